@@ -46,6 +46,8 @@ _RAW = 255
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE, socket.IPPROTO_SCTP, _RAW)
 _WITHOUT_FILES = 0x00200004
 """Flags of processes, PF_KTHREAD and PF_EXITING."""
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""PROC_PID_INIT_INO of linux/proc_ns.h."""
 
 Address = tuple[bytes, int]
 """16 octets (IPv4: the first 4), and the IP version."""
@@ -306,10 +308,21 @@ def _elsewhere() -> Iterator[Group]:
             os.close(entered)
 
 
+def _shows_all(mountinfo: Path = _PROC / "self/mountinfo") -> bool:
+    """Whether /proc has all processes: it is that of the first PID namespace, and hides none (hidepid)."""
+    try:
+        mounts = [line.split(" ") for line in mountinfo.read_text(errors="replace").splitlines()]
+        shown = [mount for mount in mounts if mount[4] == str(_PROC)]
+        return (_PROC / "self/ns/pid").stat().st_ino == _FIRST_PID_NAMESPACE and bool(shown) and (
+            "hidepid=" not in shown[-1][-1])
+    except (OSError, IndexError):
+        return False
+
+
 def packed(groups: list[Group], processes: list[Process], having: array[int], indexes: array[int], *,
-           listed: list[int], denied: int) -> bytes:
+           listed: list[int], denied: int, complete: bool) -> bytes:
     """What `scan` returns."""
-    head = {"processes": processes, "listed": listed, "denied": denied, "holders": len(having),
+    head = {"processes": processes, "listed": listed, "denied": denied, "complete": complete, "holders": len(having),
             "groups": [[group.whole, [[address.hex(), version] for address, version in sorted(group.addresses)]]
                        for group in groups],
             "dumps": [[number, *dump[:3], len(dump.octets)] for number, group in enumerate(groups)
@@ -325,15 +338,17 @@ def scan() -> bytes:
     Returns:
         SIZE, the length of a JSON object; the object: {"processes": [pid, start in ticks of /proc, name, user, parent]
         of each; "listed": protocols whose sockets of this namespace are all there (0: packet sockets); "denied": of how
-        many processes the open files could not be read; "holders": how many times a process has a socket; "groups":
-        of each network namespace, this one first, whether all sockets are there, and [address in digits, IP version]
-        of each address; "dumps": number of the group, protocol, IP version, stride and number of octets of each Dump}.
+        many processes the open files could not be read; "complete": whether those of all others were, and /proc has
+        them all; "holders": how many times a process has a socket; "groups": of each network namespace, this one first,
+        whether all sockets are there, and [address in digits, IP version] of each address; "dumps": number of the
+        group, protocol, IP version, stride and number of octets of each Dump}.
         Then inodes of sockets, and the indexes of the processes that have them, u64; and the octets of all dumps.
     """
     mine, listed = _here()
     groups = [Group(mine, True, addresses()), *_elsewhere()]
     processes, having, indexes, denied = holders()
-    return packed(groups, processes, having, indexes, listed=listed, denied=denied)
+    return packed(groups, processes, having, indexes, listed=listed, denied=denied,
+                  complete=not denied and _shows_all())
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from flowtop.model.kinds import IpVersion, Protocol
 from flowtop.owners.scan import RECORD, SIZE
 
 OWN, RECEIVES = 1, 2
+OF_KERNEL, UNHELD = 1, 2
 SOCKET_DTYPE = np.dtype([
     ("local_address", "V16"),
     ("remote_address", "V16"),
@@ -31,7 +32,8 @@ SOCKET_DTYPE = np.dtype([
 """A socket, 64 bytes. Local and remote address (IPv4: the first 4 octets), IP version (0: a packet socket), where it
 is, whether it is the kernel's own, cookie (0: not known), index of the process + 1 (0: none). Where: in another network
 namespace (0), in flowtop's (OWN); or RECEIVES: in another one, and receives at an address that no other one has; such
-a socket is listed a second time."""
+a socket is listed a second time. Kernel's own: OF_KERNEL; or UNHELD: it is if no process has it later either, as in
+this moment."""
 
 _RECORD_DTYPE = np.dtype({
     "names": ["state", "local_port", "remote_port", "local_address", "remote_address", "cookie", "inode"],
@@ -87,7 +89,8 @@ class SocketList:
         state = np.concatenate([np.empty(0, np.uint8), *states])
         sockets["own"] = np.where(group == 0, OWN, 0)
         sockets["holder"] = _holders(sockets["inode"], state, inodes, indexes, processes) + 1
-        sockets["of_kernel"] = _of_kernel(sockets, group, state)
+        sockets["of_kernel"] = np.where(_of_kernel(sockets, group, state), OF_KERNEL, np.where(
+            head["complete"] & (sockets["inode"] != 0) & (sockets["holder"] == 0), UNHELD, 0))
         whole = [each for each, _ in head["groups"]]
         addresses = [{(bytes.fromhex(text), version) for text, version in each} for _, each in head["groups"]]
         if all(whole[1:]):

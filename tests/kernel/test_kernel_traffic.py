@@ -1,5 +1,5 @@
-"""What the kernel sends for nobody says so: answers, WireGuard's tunnel, an NFS mount. The last two on kernels that
-have them, as Debian's in tests/vm."""
+"""What the kernel sends for nobody says so: answers, tunnels, an NFS mount. WireGuard and NFS on kernels that have
+them, as Debian's in tests/vm."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
 from flowtop.model.kinds import Direction, Protocol
 from tests.kernel.device_setup import STEPS
-from tests.kernel.netns import Lab, Namespace, eventually
+from tests.kernel.netns import Lab, Namespace, eventually, process
 from tests.kernel.test_owners import AS_LISTS_ARE_MADE_S, OwningCapture, Seen, recorder
 
-CLOSED_PORT, NFS, WIREGUARD = 7999, 2049, 51820
+CLOSED_PORT, NFS, WIREGUARD, VXLAN = 7999, 2049, 51820, 4789
 
 
 def _has(script: str) -> bool:
@@ -26,13 +27,20 @@ def _has(script: str) -> bool:
                                                 check=False).returncode == 0
 
 
-HERE = ["answers", *(["wireguard"] if _has("ip link add wg0 type wireguard") else []),
-        *(["nfs"] if _has("modprobe -q nfsv4; grep -qw nfs4 /proc/filesystems") else [])]
+HERE = ["answers", *(["vxlan"] if _has("ip link add tunnel0 type vxlan id 5 dstport 4789") else []),
+        *(["wireguard"] if _has("ip link add tunnel0 type wireguard") else []),
+        *(["nfs", "older nfs"] if _has("modprobe -q nfsv4; grep -qw nfs4 /proc/filesystems") else [])]
 
 
+@pytest.mark.timeout(2 * AS_LISTS_ARE_MADE_S)
 @pytest.mark.parametrize("kind", HERE)
 def test_what_the_kernel_sends_itself_says_so(lab: Lab, kind: str) -> None:
-    {"answers": _answers, "wireguard": _wireguard, "nfs": _nfs}[kind](lab)
+    if kind == "answers":
+        _answers(lab)
+    elif kind.endswith("nfs"):
+        _nfs(lab, older=kind.startswith("older"))
+    else:
+        _tunnel(lab, kind)
 
 
 def _named(stage: Namespace, interfaces: tuple[str, ...], act: Callable[[], None],
@@ -79,14 +87,18 @@ def _refused() -> None:
             connection.connect(("127.0.0.1", CLOSED_PORT))
 
 
-def _wireguard(lab: Lab) -> None:
+def _tunnel(lab: Lab, kind: str) -> None:
     """Packets in the tunnel are of the process that talks, those that carry them the kernel's, both ways."""
     near, far = lab.pair()
     for number, namespace in enumerate((near, far), 1):
-        namespace.ip("link add wg0 type wireguard")
-        STEPS["wireguard"](namespace, "wg0", str(number), f"10.77.0.{3 - number}")
-        namespace.ip(f"addr add 10.99.0.{number}/24 dev wg0")
-        namespace.ip("link set wg0 up")
+        if kind == "wireguard":
+            namespace.ip("link add tunnel0 type wireguard")
+            STEPS["wireguard"](namespace, "tunnel0", str(number), f"10.77.0.{3 - number}")
+        else:
+            namespace.ip(f"link add tunnel0 type vxlan id 5 local 10.77.0.{number} remote 10.77.0.{3 - number} "
+                         f"srcport {VXLAN} {VXLAN + 1} dstport {VXLAN}")
+        namespace.ip(f"addr add 10.99.0.{number}/24 dev tunnel0")
+        namespace.ip("link set tunnel0 up")
     with far.call(lambda: socket.create_server(("10.99.0.2", 7000))) as server:
         threading.Thread(target=_echo, args=(server, lambda octets: octets), daemon=True).start()
 
@@ -96,19 +108,22 @@ def _wireguard(lab: Lab) -> None:
                 assert connection.recv(1) == b"x"
 
         def as_expected(flows: list[Seen]) -> bool:
-            outer = [flow for flow in flows if flow.protocol == Protocol.UDP and flow.destination_port == WIREGUARD]
+            outer = [flow for flow in flows if flow.protocol == Protocol.UDP
+                     and flow.destination_port in (WIREGUARD, VXLAN)]
             return {(flow.direction, flow.process) for flow in outer} == {(way, "kernel") for way in Direction}
 
-        inner = [flow for flow in _named(near, ("veth0", "wg0"), act, as_expected) if flow.protocol == Protocol.TCP]
+        flows = _named(near, ("veth0", "tunnel0"), act, as_expected)
+    inner = [flow for flow in flows if flow.protocol == Protocol.TCP]
     assert {flow.direction for flow in inner} == set(Direction)
     assert {flow.pid for flow in inner} == {os.getpid()}
 
 
 MOUNT = """
 import ctypes
-ctypes.CDLL(None).mount(b"10.77.0.2:/", b"/mnt", b"nfs4", 0, b"vers=4.0,proto=tcp,addr=10.77.0.2,clientaddr=10.77.0.1")
+options = b"vers=4.0,proto=tcp,timeo=100,retrans=20,addr=10.77.0.2,clientaddr=10.77.0.1"
+ctypes.CDLL(None).mount(b"10.77.0.2:/", b"/mnt", b"nfs4", 0, options)
 """
-"""Waits for a server that says nothing."""
+"""Waits for a server that says nothing more, and asks it again every ten seconds."""
 
 
 def _null_reply(octets: bytes) -> bytes:
@@ -119,29 +134,35 @@ def _null_reply(octets: bytes) -> bytes:
     return b"" if procedure else struct.pack(">I6I", 1 << 31 | 24, xid, 1, 0, 0, 0, 0)
 
 
-def _nfs(lab: Lab) -> None:
-    """The process that mounts waits; the kernel's threads talk to the server."""
+def _nfs(lab: Lab, *, older: bool) -> None:
+    """The process that mounts waits; the kernel's threads talk to the server. The mount is made while flowtop runs, or
+    is older: then there is only that no process has the socket."""
     near, far = lab.pair()
-    with far.call(lambda: socket.create_server(("10.77.0.2", NFS))) as server:
-        threading.Thread(target=_echo, args=(server, _null_reply), daemon=True).start()
-        children = []
+    with far.call(lambda: socket.create_server(("10.77.0.2", NFS))) as server, ExitStack() as opened:
+        served = threading.Event()
+
+        def reply(octets: bytes) -> bytes:
+            served.set()
+            return _null_reply(octets)
+
+        threading.Thread(target=_echo, args=(server, reply), daemon=True).start()
+
+        def mount() -> None:
+            opened.enter_context(process("nsenter", f"--net=/run/netns/{near.name}", "unshare", "-m", sys.executable,
+                                         "-c", MOUNT))
+            assert served.wait(AS_LISTS_ARE_MADE_S)
 
         def act() -> None:
-            if not children:
-                children.append(subprocess.Popen(["nsenter", f"--net=/run/netns/{near.name}", "unshare", "-m",
-                                                  sys.executable, "-c", MOUNT]))
+            if not served.is_set():
+                mount()
 
         def as_expected(flows: list[Seen]) -> bool:
             mine = [flow for flow in flows if NFS in (flow.source_port, flow.destination_port)]
             return {(flow.direction, flow.process) for flow in mine} == {(way, "kernel") for way in Direction}
 
-        try:
-            flows = _named(near, ("veth0",), act, as_expected)
-        finally:
-            for child in children:
-                child.kill()
-                child.wait()
-    assert sum(flow.packets for flow in flows if flow.protocol == Protocol.TCP) > 6
+        if older:
+            mount()
+        _named(near, ("veth0",), act, as_expected)
 
 
 def _echo(server: socket.socket, answer: Callable[[bytes], bytes]) -> None:

@@ -27,7 +27,7 @@ from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
-from flowtop.model.kinds import Direction, Kind, Tunnel
+from flowtop.model.kinds import Direction, Kind, Protocol, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
     FORWARDED,
@@ -48,7 +48,7 @@ from flowtop.owners.containers import ContainerNames
 from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, ends_of, words_of
 from flowtop.owners.proc import TICK_NS
 from flowtop.owners.socket_list import SocketList
-from flowtop.owners.sockets import Scan, SocketTable
+from flowtop.owners.sockets import NOBODY_YET, Scan, SocketTable
 
 PROCESS_DTYPE = np.dtype([
     ("start_ns", "u8"),
@@ -193,6 +193,27 @@ def _pair_forwarded(keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[n
         octets = keys.view(np.uint8).reshape(-1, FLOW_KEY_DTYPE.itemsize)[:, :size]
         come, left = (np.ascontiguousarray(octets[some]).view(f"S{size}")[:, 0] for some in (coming, leaving))
         owners[coming[np.isin(come, left)]] = FORWARDED
+
+
+def _pair_kernels(keys: npt.NDArray[np.void], owners: Ids) -> None:
+    """Datagrams that come in where the kernel itself sends some, between the same ends, are for it: of WireGuard."""
+    sent = owners == KERNEL
+    if not sent.any():
+        return
+    datagrams = (keys["kind"] == np.uint8(Kind.FLOW)) & (keys["protocol"] == np.uint8(Protocol.UDP))
+    leaving = np.flatnonzero(datagrams & sent & (keys["direction"] == np.uint8(Direction.EGRESS)))
+    if not len(leaving):
+        return
+    coming = np.flatnonzero(datagrams & (owners == NO_OWNER) & (keys["direction"] == np.uint8(Direction.INGRESS)))
+    if len(coming):
+        left, come = (_rows(conversations_of(keys, some)[0]) for some in (leaving, coming))
+        owners[coming[np.isin(come, left)]] = KERNEL
+
+
+def _rows(words: Words) -> npt.NDArray[np.bytes_]:
+    """Each row as one text of octets: that numpy ignores zeros at their end makes no difference."""
+    rows: npt.NDArray[np.bytes_] = np.ascontiguousarray(words).view(f"S{words.itemsize * words.shape[1]}")[:, 0]
+    return rows
 
 
 class Apart:
@@ -400,7 +421,8 @@ class SocketScans:
             self._asked.wait()
 
     def _take(self, output: bytes, began_s: float) -> None:
-        table = SocketTable(SocketList.of(output), self._book.known_as)
+        table = SocketTable(SocketList.of(output), self._book.known_as,
+                            None if self.last is None else self.last.table.unheld)
         self._book.note((owner_id, Owner(holder.pid, holder.start_ticks * TICK_NS, holder.comm, holder.uid,
                                          parent_pid=holder.parent_pid))
                         for owner_id, holder in table.holders.items() if self._book.owner(owner_id) is None)
@@ -493,6 +515,7 @@ class FlowOwners:
         if sent.any():
             self._split_sent(owners, cookies, sent)
         _pair_forwarded(keys, owners, sent)
+        _pair_kernels(keys, owners)
         whole = (keys["kind"] == np.uint8(Kind.FLOW)) | (keys["tunnel"] == np.uint8(Tunnel.IPSEC))  # or decrypted
         left = np.flatnonzero((owners == NO_OWNER) & whole)
         if len(left):
@@ -579,6 +602,10 @@ class FlowOwners:
         ends = np.where(sends, keys["source_address"][unknown], keys["destination_address"][unknown])
         local = self._addresses.are_local(ends, keys["ip_version"][unknown])
         owners[unknown] = table.of_flows(keys[unknown], local)
+        nobodys = owners == NOBODY_YET
+        if nobodys.any():
+            owners[nobodys] = NO_OWNER
+            self._scans.ask()
         strange = np.flatnonzero((owners == NO_OWNER) & ~known & (cookies != 0))
         if len(strange):
             self._name_kernel(scanned, keys, cookies, owners, strange, sent)

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from array import array
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.owners import scan
 from flowtop.owners.proc import OFFSET_TICKS, TICK_NS, read_stat
 from flowtop.owners.socket_list import SOCKET_DTYPE, SocketList
-from flowtop.owners.sockets import Scan, SocketTable
+from flowtop.owners.sockets import NOBODY_YET, Scan, SocketTable
 
 Made = tuple[str, int, str, int, int, int, int, int, int]
 """Local and remote address and port, protocol, own namespace, of the kernel, cookie, number of the process."""
@@ -176,9 +177,9 @@ ESTABLISHED, CLOSED, LISTEN = 1, 7, 10
 
 
 def listed(dumps: list[scan.Dump], processes: list[scan.Process] | None = None, having: tuple[int, ...] = (),
-           indexes: tuple[int, ...] = ()) -> SocketList:
+           indexes: tuple[int, ...] = (), *, complete: bool = True) -> SocketList:
     return SocketList.of(scan.packed([scan.Group(dumps, True, set())], processes or [], array("Q", having),
-                                     array("Q", indexes), listed=[], denied=0))
+                                     array("Q", indexes), listed=[], denied=0, complete=complete))
 
 
 def test_what_the_kernel_says_of_a_socket() -> None:
@@ -228,8 +229,41 @@ def test_connections_that_are_not_accepted_yet_are_not_the_kernels_own() -> None
                        message("192.0.2.1", 701, "192.0.2.2", 2049, state=CLOSED),
                        message("192.0.2.1", 2049, "0.0.0.0", 0, state=LISTEN)))
     datagrams = message("0.0.0.0", 51820, "0.0.0.0", 0, state=CLOSED)
-    found = listed([scan.Dump(6, 4, scan.RECORD.size, octets), scan.Dump(17, 4, scan.RECORD.size, datagrams)])
+    found = listed([scan.Dump(6, 4, scan.RECORD.size, octets), scan.Dump(17, 4, scan.RECORD.size, datagrams)],
+                   [(10, 300, "b", 0, 1)], (5,), (0,))
     assert found.sockets["of_kernel"].tolist() == [0, 0, 1, 0, 1, 1]
+
+
+def test_a_socket_that_no_process_has_twice_is_the_kernels_own() -> None:
+    """WireGuard's has an inode too. One that a process had, which has ended between the lists of sockets and of files,
+    is not in the next list."""
+    octets = b"".join(message("0.0.0.0", port, "0.0.0.0", 0, state=CLOSED, inode=port) for port in (51820, 53, 54))
+    incoming = np.array([key("192.0.2.2", 51820, "192.0.2.1", port, Direction.INGRESS, Protocol.UDP)
+                         for port in (51820, 53)], FLOW_KEY_DTYPE)
+
+    def scanned(port: int, before: SocketTable | None, *, complete: bool = True) -> SocketTable:
+        dump = scan.Dump(17, 4, scan.RECORD.size, octets[:scan.RECORD.size] if port else octets)
+        return SocketTable(listed([dump], [(10, 300, "b", 0, 1)], (54,), (0,), complete=complete),
+                           lambda pid, ticks: 5, None if before is None else before.unheld)
+
+    local = np.array([True, True])
+    first = scanned(0, None)
+    assert first.of_flows(incoming, local).tolist() == [NOBODY_YET, NOBODY_YET]
+    assert scanned(51820, first).of_flows(incoming, local).tolist() == [KERNEL, 0]
+    assert scanned(51820, None).of_flows(incoming, local).tolist() == [NOBODY_YET, 0]
+    assert scanned(0, scanned(51820, first)).of_flows(incoming, local).tolist() == [KERNEL, NOBODY_YET]
+    hidden = scanned(0, None, complete=False)
+    assert scanned(0, hidden, complete=False).of_flows(incoming, local).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("options", "expected"), [("rw", True), ("rw,hidepid=invisible", False), ("", False)])
+def test_where_processes_are_hidden_nothing_is_the_kernels_for_lack_of_one(
+        tmp_path: Path, options: str, *, expected: bool) -> None:
+    mounts = tmp_path / "mountinfo"
+    line = f"22 1 0:21 / /proc rw,nosuid - proc proc {options}\n" if options else ""
+    mounts.write_text("21 1 0:20 / / rw - ext4 /dev/x rw\n" + line)
+    first = (Path("/proc/self/ns/pid").stat().st_ino == 0xEFFFFFFC)  # PROC_PID_INIT_INO
+    assert scan._shows_all(mounts) == (expected and first)
 
 
 def test_who_receives_in_another_namespace() -> None:
@@ -247,7 +281,8 @@ def test_who_receives_in_another_namespace() -> None:
                 datagrams(6, ("::", 57, 6), ("::", 53, 7)), addresses=("192.0.2.1", "192.0.2.9", "2001:db8::1"))
 
     def receiving(*groups: scan.Group) -> set[tuple[bytes, int, int]]:
-        sockets = SocketList.of(scan.packed(list(groups), [], array("Q"), array("Q"), listed=[], denied=0)).sockets
+        sockets = SocketList.of(scan.packed(list(groups), [], array("Q"), array("Q"), listed=[], denied=0,
+                                            complete=True)).sockets
         return {(bytes(row["local_address"]), int(row["local_port"]), int(row["inode"]))
                 for row in sockets if row["own"] == 2}
 
