@@ -32,6 +32,7 @@ HERE = ["answers", *(["vxlan"] if _has("ip link add tunnel0 type vxlan id 5 dstp
         *(["nfs", "older nfs"] if _has("modprobe -q nfsv4; grep -qw nfs4 /proc/filesystems") else [])]
 
 
+@pytest.mark.devices
 @pytest.mark.timeout(2 * AS_LISTS_ARE_MADE_S)
 @pytest.mark.parametrize("kind", HERE)
 def test_what_the_kernel_sends_itself_says_so(lab: Lab, kind: str) -> None:
