@@ -502,7 +502,7 @@ def test_where_the_mount_of_cgroups_is_hidden_short_processes_are_known_all_the_
             line = json.loads(child.stdout.readline())
             flows = line["flows"]
     assert {(flow["processName"], flow["processId"]) for flow in flows} == {("brief", sender.pid)}
-    assert line["owners"]["hooksRefused"] == ""
+    assert (line["owners"]["hooksRefused"], line["owners"]["hooksPartial"]) == ("", False)
 
 
 def test_where_cgroups_cannot_be_mounted_sockets_are_found_in_proc(lab: Lab) -> None:
@@ -649,5 +649,7 @@ def test_programs_of_others_on_the_same_hooks(lab: Lab, tmp_path: Path, *, exclu
         assert faults[0] == f"owners only from /proc: {owners.refused}"
     else:
         assert owners.refused == ""
+        assert faults[0] == "owners outside of this container only from /proc"  # as such a mount shows one's group only
         assert found.detail.startswith(f"hooks of cgroups at {group}, beside ")
+        assert found.detail.endswith("it needs --cgroupns=host")
         assert "owner_connect4" in found.detail

@@ -43,7 +43,7 @@ from flowtop.model.owners import (
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.model.translations import TRANSLATIONS, TranslationTexts
 from flowtop.owners.book import Owner, OwnerBook
-from flowtop.owners.cgroups import CgroupPaths, cgroup2_root, detached_root
+from flowtop.owners.cgroups import CgroupPaths, cgroup2_root, detached_root, is_whole
 from flowtop.owners.containers import ContainerNames
 from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, ends_of, words_of
 from flowtop.owners.proc import TICK_NS
@@ -465,6 +465,7 @@ class FlowOwners:
         self._book = OwnerBook(CgroupPaths(root), clock=clock, containers=self._containers)
         self._apart = Apart(clock, Translations(clock) if nat else None)
         self._hooks: OwnerHooks | None = None
+        self._partial = False
         self._notes: ProcessNotes | None = None
         self._seen_s: dict[int, float] = {}
         self._drained_s = 0.0
@@ -484,6 +485,7 @@ class FlowOwners:
             return
         try:
             self._hooks = OwnerHooks(program.programs, root)
+            self._partial = not is_whole(root)
         except OSError as error:
             self.refused = f"{root}: {_exclusive(root) or error.strerror or error}"
 
@@ -493,7 +495,7 @@ class FlowOwners:
         scanned = self._scans.last
         return OwnerStatistics(self.refused, scanned.table.denied if scanned is not None else 0,
                                self._book.forgotten + (0 if self._notes is None else self._notes.missed),
-                               self._containers.nameless, self._apart.missed, self._apart.refused)
+                               self._containers.nameless, self._apart.missed, self._apart.refused, self._partial)
 
     def find(self, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void],
              ) -> tuple[Mapping[str, Mapping[int, str]], Words | None]:
