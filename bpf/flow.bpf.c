@@ -280,7 +280,10 @@ FLOW_INLINE u64 find_owner(struct __sk_buff *skb, const u32 direction, struct fl
 	return skb->ingress_ifindex ? FLOW_OWNER_FORWARDED : FLOW_OWNER_KERNEL;
 }
 
-/* A TCP bit that was not seen before: the connection may have been accepted since the entry was made. */
+/*
+ * A TCP bit that was not seen before: the connection may have been accepted since the entry was made. When the socket
+ * that receives it has gone meanwhile, as after its process, who sends from a container does not take its place.
+ */
 FLOW_INLINE void renew_owner(struct __sk_buff *skb, const u32 direction, struct flow_key *key, struct packet *packet,
 			     struct flow_counters *counters)
 {
@@ -289,6 +292,9 @@ FLOW_INLINE void renew_owner(struct __sk_buff *skb, const u32 direction, struct 
 	if (!(packet->tcp_bits & ~counters->tcp_bits_hint))
 		return;
 	id = find_owner(skb, direction, key, counters);
+	if (id & FLOW_OWNER_SENDER && (counters->owner & (FLOW_OWNER_PROCESS | FLOW_OWNER_ANY_ADDRESS |
+							  FLOW_OWNER_SENDER)) == FLOW_OWNER_PROCESS)
+		return;
 	if (id & FLOW_OWNER_PROCESS)
 		counters->owner = id;
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Callable
 
 SIGNALS: tuple[int, ...] = (
@@ -43,6 +42,8 @@ def agent() -> dict[str, str]:
 
     The address is the one that this host uses as the source towards other networks. Nothing is sent.
     """
+    import socket  # later: --help needs none
+
     found = {"name": socket.gethostname()}
     for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from flowtop import __version__
-from flowtop.cli.options import CONTEXT_SETTINGS, PARAMETERS, Command, RunOptions, run_options
+from flowtop.cli.options import CONTEXT_SETTINGS, PARAMETERS, Command
 from flowtop.cli.streams import complain, in_words, prepare, say
 from flowtop.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
 from flowtop.process import SIGNALS
+
+if TYPE_CHECKING:
+    from flowtop.cli.run_options import RunOptions
 
 
 @click.command(cls=Command, params=list(PARAMETERS), context_settings=CONTEXT_SETTINGS)
@@ -36,6 +39,8 @@ def command(context: click.Context, /, **_: Any) -> int:
 
     The manual: flowtop help.
     """
+    from flowtop.cli.run_options import run_options
+
     options = run_options(context)
     if options.check:
         return _check(options)

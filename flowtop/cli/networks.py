@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowtop.cli.options import NO_DATABASES, RunOptions
+from flowtop.cli.run_options import NO_DATABASES, RunOptions
 
 if TYPE_CHECKING:
     from flowtop.networks.here import HostAddresses

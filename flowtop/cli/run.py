@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowtop.cli.options import RunOptions
+from flowtop.cli.run_options import RunOptions
 from flowtop.cli.sources import OpenCapture, Source, choose_source
 from flowtop.errors import (
     EXIT_INTERRUPTED,

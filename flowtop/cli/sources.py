@@ -18,7 +18,7 @@ from flowtop.filters.kernel import Split, places
 if TYPE_CHECKING:
     from flowtop.capture.collector.url import ListenUrl
     from flowtop.capture.protocol import Capture
-    from flowtop.cli.options import RunOptions
+    from flowtop.cli.run_options import RunOptions
     from flowtop.pipeline.drive import PipelineConfig
     from flowtop.query.query import Query
 

@@ -33,8 +33,10 @@ _LAYER2 = 2
 
 def _known_version(columns: FlowColumns) -> Array:
     """4 or 6, or _LAYER2; 0 for aggregates, whose addresses are not known."""
-    version = columns["ip_version"]
-    return np.where(columns["kind"] == Kind.AGGREGATE, 0, np.where(version == 0, np.uint8(_LAYER2), version))
+    version = columns["ip_version"].copy()
+    version[version == 0] = _LAYER2
+    version[columns["kind"] == Kind.AGGREGATE] = 0
+    return version
 
 
 def _packed(high: int, low: int) -> bytes:

@@ -6,6 +6,7 @@ addresses when one of these fields is used, and only those of the flows that the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -56,9 +57,12 @@ class NetworkColumns:
     Args:
         networks: databases; None: only what exporters report is known.
         here: addresses of this host; None: the flows are not its own.
+        known: gives REMOTE_IS_SOURCE and PASSING, where they need not be computed.
     """
 
-    def __init__(self, columns: FlowColumns, networks: Networks | None, here: Here | None = None) -> None:
+    def __init__(self, columns: FlowColumns, networks: Networks | None, here: Here | None = None,
+                 known: Callable[[str], Array] | None = None) -> None:
+        self._known = known
         self.networks = networks
         self.here = here
         self.ends: RemoteEnds | None = None
@@ -77,7 +81,10 @@ class NetworkColumns:
         if name not in self._made:
             field_id = name.removeprefix(_PART)
             if name in (REMOTE_IS_SOURCE, PASSING):
-                self._made[name] = self._remote_is_source() if name == REMOTE_IS_SOURCE else self._passing()
+                if self._known is not None:
+                    self._made[name] = self._known(name)
+                else:
+                    self._made[name] = self._remote_is_source() if name == REMOTE_IS_SOURCE else self._passing()
                 return self._made[name]
             side = next((side for side in _SIDES if field_id.startswith(f"{side}_")), "")
             self._made |= self._of_side(side) if side else self._of_remote_end()
@@ -228,11 +235,12 @@ def _private(words: Words) -> Array:
     return found
 
 
-def networked(columns: FlowColumns, networks: Networks | None, here: Here | None = None) -> NetworkColumns:
-    """The columns, with those of AS and country, and which end is the remote one."""
+def networked(columns: FlowColumns, networks: Networks | None, here: Here | None = None,
+              known: Callable[[str], Array] | None = None) -> NetworkColumns:
+    """The columns, with those of AS and country, and which end is the remote one. `known` is as in NetworkColumns."""
     if isinstance(columns, NetworkColumns) and columns.networks is networks and columns.here is here:
         return columns
-    return NetworkColumns(columns, networks, here)
+    return NetworkColumns(columns, networks, here, known)
 
 
 def remote_is_source(columns: FlowColumns) -> Array:

@@ -157,9 +157,11 @@ class ColumnsAt:
 
 def address_words(columns: FlowColumns, name: str) -> tuple[Array, Array]:
     """The two big-endian halves of an address column, u8, so that numeric order is address order."""
-    raw = np.ascontiguousarray(columns[name])
-    words = raw.view(">u8").reshape(-1, 2).astype(np.uint64)
-    return words[:, 0], words[:, 1]
+    words = columns[name].view(_WORDS)
+    return words["high"].astype(np.uint64), words["low"].astype(np.uint64)
+
+
+_WORDS = np.dtype([("high", ">u8"), ("low", ">u8")])
 
 
 class FlowSource(Protocol):

@@ -53,6 +53,7 @@ class OwnerStatistics:
         nameless: containers that only their ids are known of.
         unjoined: conversations of containers, and address translations, that were too many to be kept.
         untranslated: why address translation is not known; "": it is, or there is none.
+        partial: the hooks are those of a container's control group: other processes are only found in /proc.
     """
 
     refused: str = ""
@@ -61,12 +62,14 @@ class OwnerStatistics:
     nameless: int = 0
     unjoined: int = 0
     untranslated: str = ""
+    partial: bool = False
 
     @property
     def faults(self) -> tuple[str, ...]:
         """What is wrong, in words; empty: nothing is."""
         return (
             *((f"owners only from /proc: {self.refused}",) if self.refused else ()),
+            *(("owners outside of this container only from /proc",) if self.partial else ()),
             *((f"not readable: {_processes(self.unreadable)}",) if self.unreadable else ()),
             *((f"missed: {_processes(self.missed)}",) if self.missed else ()),
             *((f"no names: {self.nameless:,} container{'' if self.nameless == 1 else 's'}",) if self.nameless else ()),
@@ -74,11 +77,11 @@ class OwnerStatistics:
             *((f"NAT not known: {self.untranslated}",) if self.untranslated else ()))
 
     @property
-    def record(self) -> dict[str, str | int]:
+    def record(self) -> dict[str, str | int | bool]:
         """As members of JSON."""
-        return {"hooksRefused": self.refused, "unreadableProcesses": self.unreadable, "missedProcesses": self.missed,
-                "namelessContainers": self.nameless, "unjoinedConversations": self.unjoined,
-                "natRefused": self.untranslated}
+        return {"hooksRefused": self.refused, "hooksPartial": self.partial, "unreadableProcesses": self.unreadable,
+                "missedProcesses": self.missed, "namelessContainers": self.nameless,
+                "unjoinedConversations": self.unjoined, "natRefused": self.untranslated}
 
 
 def owner_id(pid: int, start_ns: int) -> int:

@@ -32,6 +32,19 @@ def cgroup2_root(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:
     return None
 
 
+_ROOT_INODE = 1
+"""Of the root of the whole hierarchy, as its id."""
+
+
+def is_whole(root: Path) -> bool:
+    """Whether a mount of cgroup v2 has the control groups of all processes. In a container with a cgroup namespace it
+    has only those in the container."""
+    try:
+        return root.stat().st_ino == _ROOT_INODE
+    except OSError:
+        return False
+
+
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 """Numbers of system calls, the same on all machines."""
 _CLOEXEC, _CREATE, _READ_ONLY = 1, 6, 1

@@ -42,6 +42,8 @@ _LONGEST = 253
 
 _ID = re.compile(r"(?:(?:.*:)?(?P<runtime>[a-z][a-z-]*)[-:])?(?P<id>[0-9a-f]{64})(?:\.scope)?")
 _POD = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?(?=[/:]|$)")
+_PODMAN_POD = re.compile(r"/(?:(?:machine|user)-libpod_pod_|libpod_parent/)([0-9a-f]{64})(?:\.slice)?/")
+"""A pod of Podman: drivers systemd, and cgroupfs."""
 _USER = re.compile(r"/user-(\d{1,10})\.slice/")
 _BY_NAME = (re.compile(r"lxc\.payload\.(.+)"), re.compile(r"systemd-nspawn@(.+)\.service"),
             re.compile(r"machine-(?!qemu)(.+)\.scope"))
@@ -56,7 +58,7 @@ class Place:
     Attributes:
         id: 64 hexadecimal digits, or a name.
         runtime: docker, libpod, cri-containerd, crio and so on; "": not said.
-        pod: uid of the Kubernetes pod; "": none.
+        pod: uid of the Kubernetes pod, or id of Podman's; "": none.
         uid: user who runs it; 0: the system.
         named: the id is the name.
     """
@@ -76,7 +78,7 @@ class Container:
         id: of the runtime.
         name: given by people, or by the runtime; of a pod's container: in the pod.
         image: name.
-        pod, namespace: of Kubernetes.
+        pod, namespace: of Kubernetes; Podman has pods too.
     """
 
     id: str
@@ -121,7 +123,7 @@ def place_of(cgroup: str) -> Place | None:
             runtime = match["runtime"] or (names[place - 1] if names[place - 1] in _RUNTIMES else "")
             if runtime.endswith("conmon"):  # the monitor of a container is outside of it
                 return None
-            pod = _POD.search(cgroup)
+            pod = _POD.search(cgroup) or _PODMAN_POD.search(cgroup)
             return Place(match["id"], runtime, pod[1].replace("_", "-") if pod else "", uid)
         for pattern in _BY_NAME:
             match = pattern.fullmatch(name)
@@ -326,6 +328,7 @@ class ContainerFiles:
         if any_runtime or _RUNTIMES[place.runtime] in ("podman", "crio"):
             yield self._of_storage
         if any_runtime or _RUNTIMES[place.runtime] == "podman":
+            yield self._of_podman_database
             yield self._of_podman_socket
         if any_runtime or _RUNTIMES[place.runtime] == "crio":
             yield self._of_crio_socket
@@ -387,6 +390,17 @@ class ContainerFiles:
                 if not found.complete:
                     found = found.but(of_storage(place.id, read_json(directory / name)))
         return found
+
+    def _of_podman_database(self, place: Place) -> Container:
+        from flowtop.owners.podman import database_names  # few hosts need SQLite
+
+        root = self._of_user(place.uid) / "containers/storage" if place.uid else (
+            self._root / "var/lib/containers/storage")
+        try:
+            name, configuration, pod = database_names(root / "db.sql", place.id, place.pod)
+        except (FileNotFoundError, NotADirectoryError):
+            return Container(place.id)
+        return Container(place.id, _text(name), _first(_nested(configuration), "rootfsImageName"), _text(pod))
 
     def _of_docker_socket(self, place: Place) -> Container:
         return of_docker(place.id, ask(self._run_of(place) / "docker.sock", f"/containers/{place.id}/json"))

@@ -1,29 +1,31 @@
 """The sockets of this host and the processes that have them, as a program: `flowtop.owners.sockets` runs it.
 
 It is a process of its own, so that a walk over 100,000 open files delays nothing, and so that it may enter network
-namespaces. It reads only: netlink (sock_diag(7)), and /proc/PID. Standard library only, without flowtop.
+namespaces. It reads only: netlink (sock_diag(7)), and /proc/PID. What the kernel says of sockets is handed on as it is:
+`flowtop.owners.socket_list` takes it apart. Standard library only, without flowtop.
 
-Standard output: 8 octets, the length of a JSON object; the object (see `scan`); then a struct SOCKET for each socket.
+Standard output: see `scan`.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
 import struct
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from ctypes import CDLL, get_errno
 from pathlib import Path
+from typing import NamedTuple
 
-SOCKET = struct.Struct("=16s16sHHBBBBQQQ")
-"""Local and remote address (IPv4: the first 4 octets), ports, protocol, IP version (0: a packet socket), where it is,
-whether it is the kernel's own, cookie (0: not known), inode, index of the process + 1 (0: none). Where: in another
-network namespace (0), in this process's (1); or RECEIVES: in another one, and receives at an address that no other one
-has; such a socket is listed a second time."""
-RECEIVES = 2
+SIZE = struct.Struct("=Q")
+"""The length of the JSON object in front."""
+RECORD = struct.Struct("=16xBB2x2s2s16s16s4x8s16xI")
+"""A socket: what a message of sock_diag begins with. Struct nlmsghdr; of struct inet_diag_msg: family, state, ports,
+local and remote address (IPv4: the first 4 octets), cookie (0: not known), inode."""
 
 _PROC = Path("/proc")
 _CLONE_NEWNET = 0x40000000
@@ -31,87 +33,116 @@ _SOCK_DIAG_BY_FAMILY, _DUMP, _DONE, _ERROR = 20, 0x301, 3, 2
 _HEADER = struct.Struct("=IHHII")
 _INET_REQUEST = struct.Struct("=BBBxI48x")
 _PACKET_REQUEST = struct.Struct("=BBHIIII")
-_INET_ANSWER = struct.Struct("=BBBB2s2s16s16sI8sIIIII")
 _PACKET_ANSWER = struct.Struct("=BBHI8s")
-_ESTABLISHED, _TIME_WAIT, _LISTEN, _NEW_SYN_RECEIVED = 1, 6, 10, 12
+_TIME_WAIT, _NEW_SYN_RECEIVED = 6, 12
 _SOCK_DIAG, _ROUTE = 4, 0
 """Families of netlink."""
 _RTM_GETADDR = 22
 _ADDRESS_MESSAGE = struct.Struct("=BBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_MOST_ADDRESSES = 64
-"""Of another namespace; one with more is no container."""
 _STATES = 0xFFFFFFFF & ~(1 << _TIME_WAIT | 1 << _NEW_SYN_RECEIVED)
 _RAW = 255
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE, socket.IPPROTO_SCTP, _RAW)
-_MAPPED = bytes(10) + b"\xff\xff"
 _WITHOUT_FILES = 0x00200004
 """Flags of processes, PF_KTHREAD and PF_EXITING."""
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""PROC_PID_INIT_INO of linux/proc_ns.h."""
 
-Found = tuple[bytes, bytes, int, int, int, int, int, int, int]
-"""Local and remote address, ports, protocol, IP version, state, cookie, inode."""
 Address = tuple[bytes, int]
 """16 octets (IPv4: the first 4), and the IP version."""
 Process = tuple[int, int, str, int, int]
 """Pid, start in ticks of /proc, name, user, pid of the parent."""
 
 
-def _answers(request: bytes, kind: int = _SOCK_DIAG_BY_FAMILY, family: int = _SOCK_DIAG) -> Iterator[tuple[bytes, int]]:
-    """Messages that answer a dump request, each with the offset of its payload. Raises OSError."""
+class Dump(NamedTuple):
+    """Sockets of one protocol (0: packet sockets) and of the lists of one IP version (0: of packet sockets), each
+    `stride` octets after the one before: a RECORD, and more."""
+
+    protocol: int
+    version: int
+    stride: int
+    octets: bytes
+
+
+class Group(NamedTuple):
+    """The sockets of a network namespace, whether they are all there, and its addresses."""
+
+    dumps: list[Dump]
+    whole: bool
+    addresses: set[Address]
+
+
+def _buffers(request: bytes, kind: int = _SOCK_DIAG_BY_FAMILY, family: int = _SOCK_DIAG) -> Iterator[bytes]:
+    """Messages that answer a dump request, many at a time. Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family) as netlink:
         netlink.send(_HEADER.pack(_HEADER.size + len(request), kind, _DUMP, 1, 0) + request)
         while True:
-            data = netlink.recv(1 << 18)
-            place = 0
+            data, place = netlink.recv(1 << 18), 0
+            if _alike(data):
+                yield data
+                continue
             while place + _HEADER.size <= len(data):
                 length, answer, _, _, _ = _HEADER.unpack_from(data, place)
-                if answer == _DONE or length < _HEADER.size:
-                    return
                 if answer == _ERROR:
                     (number,) = struct.unpack_from("=i", data, place + _HEADER.size)
                     raise OSError(-number, os.strerror(-number))
-                yield data, place + _HEADER.size
+                if answer == _DONE or length < _HEADER.size:
+                    yield data[:place]
+                    return
                 place += length + 3 & ~3
+            yield data
+
+
+def _alike(data: bytes) -> int:
+    """The length of each of these messages; 0: they are not of one length, or not of one type, or the end is there."""
+    if len(data) < _HEADER.size:
+        return 0
+    length, answer, _, _, _ = _HEADER.unpack_from(data)
+    if answer in (_DONE, _ERROR) or length < _HEADER.size or length & 3 or len(data) % length:
+        return 0
+    count = len(data) // length
+    return length if all(data[place::length] == data[place:place + 1] * count for place in range(6)) else 0
+
+
+def _messages(data: bytes) -> Iterator[bytes]:
+    """Each one, with its header."""
+    place = 0
+    while place + _HEADER.size <= len(data):
+        (length,) = struct.unpack_from("=I", data, place)
+        yield data[place:place + length]
+        place += length + 3 & ~3
 
 
 _V4, _V6 = 4, 6
 
 
-def _plain(address: bytes, version: int) -> tuple[bytes, int]:
-    """The address and its IP version; an IPv6 socket that talks IPv4 is one of IPv4."""
-    if version == _V4:
-        return address[:4] + bytes(12), _V4
-    if address.startswith(_MAPPED):
-        return address[12:] + bytes(12), _V4
-    return address, _V6
-
-
-def inet_sockets(family: int, protocol: int) -> Iterator[Found]:
+def inet_dumps(family: int, protocol: int) -> list[Dump]:
     """The sockets of this network namespace. Raises OSError: the kernel cannot list them."""
+    parts: dict[int, list[bytes]] = {}
+    for data in _buffers(_INET_REQUEST.pack(family, protocol, 0, _STATES)):
+        stride = _alike(data)
+        if stride < RECORD.size:  # a socket of IPv6 has more attributes in some states
+            stride = RECORD.size
+            data = b"".join(message[:stride] for message in _messages(data) if len(message) >= stride)
+        parts.setdefault(stride, []).append(data)
     version = _V4 if family == socket.AF_INET else _V6
-    for data, at in _answers(_INET_REQUEST.pack(family, protocol, 0, _STATES)):
-        (_, state, _, _, local_port, remote_port, local, remote, _, cookie, _, _, _, _, inode) = \
-            _INET_ANSWER.unpack_from(data, at)
-        remote, own = _plain(remote, version)
-        local, plain = _plain(local, version)
-        if own != plain:  # one of them is the unspecified IPv6 address
-            own = plain if any(local) else own
-        low, high = struct.unpack("=II", cookie)
-        yield (local, remote, int.from_bytes(local_port, "big"), int.from_bytes(remote_port, "big"), protocol, own,
-               state, high << 32 | low, inode)
+    return [Dump(protocol, version, stride, b"".join(found)) for stride, found in parts.items()]
 
 
-def packet_sockets() -> Iterator[Found]:
+def packet_sockets() -> Dump:
     """Packet sockets of this network namespace; only cookie and inode are set. Raises OSError."""
-    for data, at in _answers(_PACKET_REQUEST.pack(socket.AF_PACKET, 0, 0, 0, 0, 0, 0)):
-        _, _, _, inode, cookie = _PACKET_ANSWER.unpack_from(data, at)
-        low, high = struct.unpack("=II", cookie)
-        yield bytes(16), bytes(16), 0, 0, 0, 0, 0, high << 32 | low, inode
+    found = []
+    for data in _buffers(_PACKET_REQUEST.pack(socket.AF_PACKET, 0, 0, 0, 0, 0, 0)):
+        for message in _messages(data):
+            _, _, _, inode, cookie = _PACKET_ANSWER.unpack_from(message, _HEADER.size)
+            found.append(RECORD.pack(0, 0, b"", b"", b"", b"", cookie, inode))
+    return Dump(0, 0, RECORD.size, b"".join(found))
 
 
-def table_sockets(directory: Path) -> Iterator[Found]:
+def table_dumps(directory: Path) -> list[Dump]:
     """The same from the tables in /proc/PID/net, for a namespace that cannot be entered: without cookies."""
+    dumps = []
     for name, protocol, version in (
             ("tcp", socket.IPPROTO_TCP, _V4), ("tcp6", socket.IPPROTO_TCP, _V6), ("udp", socket.IPPROTO_UDP, _V4),
             ("udp6", socket.IPPROTO_UDP, _V6)):
@@ -119,34 +150,38 @@ def table_sockets(directory: Path) -> Iterator[Found]:
             lines = (directory / name).read_text().splitlines()[1:]
         except OSError:
             continue
+        found = []
         for line in lines:
             words = line.split()
             ends = []
             for end in words[1:3]:
                 address, _, port = end.partition(":")
-                octets = struct.pack(f"={len(address) // 8}I", *(
-                    int(address[place:place + 8], 16) for place in range(0, len(address), 8)))
-                ends.append((*_plain(octets.ljust(16, b"\0"), version), int(port, 16)))
-            (local, own, local_port), (remote, _, remote_port) = ends
-            if int(words[3], 16) not in (_TIME_WAIT, _NEW_SYN_RECEIVED):
-                yield local, remote, local_port, remote_port, protocol, own, int(words[3], 16), 0, int(words[9])
+                ends.append((struct.pack(f"={len(address) // 8}I", *(
+                    int(address[place:place + 8], 16) for place in range(0, len(address), 8))),
+                    int(port, 16).to_bytes(2, "big")))
+            (local, local_port), (remote, remote_port) = ends
+            state = int(words[3], 16)
+            if state not in (_TIME_WAIT, _NEW_SYN_RECEIVED):
+                found.append(RECORD.pack(0, state, local_port, remote_port, local, remote, b"", int(words[9])))
+        dumps.append(Dump(protocol, version, RECORD.size, b"".join(found)))
+    return dumps
 
 
 def addresses() -> set[Address]:
     """The addresses of the current network namespace that others may send to."""
     found: set[Address] = set()
+    request = _ADDRESS_MESSAGE.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     try:
-        answers = list(_answers(_ADDRESS_MESSAGE.pack(socket.AF_UNSPEC, 0, 0, 0, 0), _RTM_GETADDR, _ROUTE))
+        answers = [message for data in _buffers(request, _RTM_GETADDR, _ROUTE) for message in _messages(data)]
     except OSError:
         return found
-    for data, at in answers:
-        (length,) = struct.unpack_from("=I", data, at - _HEADER.size)
-        end, place, values = at - _HEADER.size + length, at + _ADDRESS_MESSAGE.size, {}
-        while place + _ATTRIBUTE.size <= end:
-            size, kind = _ATTRIBUTE.unpack_from(data, place)
+    for message in answers:
+        place, values = _HEADER.size + _ADDRESS_MESSAGE.size, {}
+        while place + _ATTRIBUTE.size <= len(message):
+            size, kind = _ATTRIBUTE.unpack_from(message, place)
             if size < _ATTRIBUTE.size:
                 break
-            values[kind] = data[place + _ATTRIBUTE.size:place + size]
+            values[kind] = message[place + _ATTRIBUTE.size:place + size]
             place += size + 3 & ~3
         address = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS, b"")
         if len(address) == 4 and address[0] != 127:
@@ -167,32 +202,19 @@ def _namespace(path: Path) -> int:
         return 0
 
 
-def holders() -> tuple[list[Process], dict[int, list[int]], int]:
-    """One walk of /proc: processes with sockets, the indexes of those that have the socket with each inode, and of how
-    many processes the open files could not be read."""
+def holders() -> tuple[list[Process], array[int], array[int], int]:
+    """One walk of /proc: processes with sockets; inodes of sockets, and the index of the process that has each; and of
+    how many processes the open files could not be read."""
     processes: list[Process] = []
-    having: dict[int, list[int]] = {}
-    denied = 0
+    having, indexes, denied = array("Q"), array("Q"), 0
     for pid in _pids():
-        directory = f"/proc/{pid}/fd"
         try:
-            names = os.listdir(directory)  # noqa: PTH208 - as below
-        except PermissionError:
+            inodes = _sockets_of(f"/proc/{pid}/fd")
+        except PermissionError:  # it is not ours, or it has just ended
             denied += _has_files(pid)
             continue
         except OSError:
             continue
-        inodes = set()
-        for name in names:
-            try:
-                target = os.readlink(f"{directory}/{name}")  # noqa: PTH115 - 100,000 of them would be objects
-            except PermissionError:  # for all files of this process, or it has just ended
-                denied += _has_files(pid)
-                break
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                inodes.add(int(target[8:-1]))
         if not inodes:
             continue
         try:
@@ -202,10 +224,29 @@ def holders() -> tuple[list[Process], dict[int, list[int]], int]:
             continue
         name, _, rest = text.partition("(")[2].rpartition(")")
         fields = rest.split()
-        for inode in inodes:
-            having.setdefault(inode, []).append(len(processes))
+        having.extend(inodes)
+        indexes.extend([len(processes)] * len(inodes))
         processes.append((pid, int(fields[19]), name, user, int(fields[1])))
-    return processes, having, denied
+    return processes, having, indexes, denied
+
+
+def _sockets_of(path: str) -> set[int]:
+    """Inodes of the sockets among open files. Raises OSError."""
+    inodes = set()
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(directory):  # noqa: PTH208 - 100,000 of them would be objects, here and below
+            try:
+                target = os.readlink(name, dir_fd=directory)
+            except PermissionError:
+                raise
+            except OSError:
+                continue
+            if target[:8] == "socket:[":
+                inodes.add(int(target[8:-1]))
+    finally:
+        os.close(directory)
+    return inodes
 
 
 def _has_files(pid: int) -> bool:
@@ -218,22 +259,27 @@ def _has_files(pid: int) -> bool:
     return fields[0] not in "ZX" and not int(fields[6]) & _WITHOUT_FILES
 
 
-def _here() -> tuple[list[Found], list[int]]:
-    """Sockets of the current network namespace, and the protocols that could be listed."""
-    found: list[Found] = []
+def _here() -> tuple[list[Dump], list[int]]:
+    """Sockets of the current network namespace, and the protocols that could be listed (0: packet sockets)."""
+    found: list[Dump] = []
     listed = []
     for protocol in _PROTOCOLS:
         try:
             for family in (socket.AF_INET, socket.AF_INET6):
-                found += inet_sockets(family, protocol)
+                found += inet_dumps(family, protocol)
             listed.append(protocol)
         except OSError:
             continue
+    try:
+        found.append(packet_sockets())
+        listed.append(0)
+    except OSError:
+        pass
     return found, listed
 
 
-def _elsewhere() -> Iterator[tuple[list[Found], bool, set[Address]]]:
-    """Sockets of each other network namespace that processes are in, whether they are all there, and its addresses."""
+def _elsewhere() -> Iterator[Group]:
+    """Each other network namespace that processes are in."""
     own = _namespace(_PROC / "self/ns/net")
     seen = {own, 0}
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -248,98 +294,67 @@ def _elsewhere() -> Iterator[tuple[list[Found], bool, set[Address]]]:
         except FileNotFoundError:
             continue
         except OSError:
-            yield list(table_sockets(_PROC / str(pid) / "net")), False, set()
+            yield Group(table_dumps(_PROC / str(pid) / "net"), False, set())
             continue
         try:
             if setns(entered, _CLONE_NEWNET) == 0:
                 found, listed = _here()
-                try:
-                    found += packet_sockets()
-                    listed.append(0)
-                except OSError:
-                    pass
-                yield found, len(listed) > len(_PROTOCOLS), addresses()
+                yield Group(found, len(listed) > len(_PROTOCOLS), addresses())
                 if setns(home, _CLONE_NEWNET) != 0:
                     raise OSError(get_errno(), "setns")
             else:
-                yield list(table_sockets(_PROC / str(pid) / "net")), False, set()
+                yield Group(table_dumps(_PROC / str(pid) / "net"), False, set())
         finally:
             os.close(entered)
 
 
-def _receiving(apart: Sequence[tuple[list[Found], bool, set[Address]]], own: set[Address]) -> Iterator[Found]:
-    """The sockets of other network namespaces that anybody may send to, once for each address that they receive at.
-    Only addresses that no other namespace has: who is behind others cannot be told. As a namespace that cannot be
-    entered may have any address, there are none then.
-
-    Args:
-        own: addresses of this namespace.
-    """
-    if not all(whole for _, whole, _ in apart):
-        return
-    counts = Counter(own)
-    for _, _, theirs in apart:
-        counts.update(theirs)
-    for found, _, theirs in apart:
-        alone = {address for address in theirs if counts[address] == 1} if len(theirs) <= _MOST_ADDRESSES else set()
-        bound = [one for one in found if alone and one[2] and not one[3] and one[5] and (
-            one[4] != socket.IPPROTO_TCP or one[6] == _LISTEN)]
-        taken = {(one[5], one[2], one[4]) for one in bound}
-        for one in bound:
-            local, remote, port, _, protocol, version, state, cookie, inode = one
-            for address, its in alone:
-                of_any = not any(local) and (its == version or (version == _V6 and (its, port, protocol) not in taken))
-                if of_any or (address, its) == (local, version):
-                    yield address, remote, port, 0, protocol, its, state, cookie, inode
+def _shows_all(mountinfo: Path = _PROC / "self/mountinfo") -> bool:
+    """Whether /proc has all processes: it is that of the first PID namespace, and hides none (hidepid)."""
+    try:
+        mounts = [line.split(" ") for line in mountinfo.read_text(errors="replace").splitlines()]
+        shown = [mount for mount in mounts if mount[4] == str(_PROC)]
+        return (_PROC / "self/ns/pid").stat().st_ino == _FIRST_PID_NAMESPACE and bool(shown) and (
+            "hidepid=" not in shown[-1][-1])
+    except (OSError, IndexError):
+        return False
 
 
-def scan() -> tuple[dict[str, object], bytes]:
-    """All sockets.
+def packed(groups: list[Group], processes: list[Process], having: array[int], indexes: array[int], *,
+           listed: list[int], denied: int, complete: bool) -> bytes:
+    """What `scan` returns."""
+    head = {"processes": processes, "listed": listed, "denied": denied, "complete": complete, "holders": len(having),
+            "groups": [[group.whole, [[address.hex(), version] for address, version in sorted(group.addresses)]]
+                       for group in groups],
+            "dumps": [[number, *dump[:3], len(dump.octets)] for number, group in enumerate(groups)
+                      for dump in group.dumps]}
+    text = json.dumps(head).encode()
+    return b"".join((SIZE.pack(len(text)), text, having.tobytes(), indexes.tobytes(),
+                     *(dump.octets for group in groups for dump in group.dumps)))
+
+
+def scan() -> bytes:
+    """All sockets, before the processes that have them.
 
     Returns:
-        {"processes": [pid, start in ticks of /proc, name, user, parent] of each; "listed": protocols whose sockets of
-        this namespace are all there (0: packet sockets); "denied": of how many processes the open files could not be
-        read; "partly": of how many other network namespaces not all sockets are there}, and the sockets.
+        SIZE, the length of a JSON object; the object: {"processes": [pid, start in ticks of /proc, name, user, parent]
+        of each; "listed": protocols whose sockets of this namespace are all there (0: packet sockets); "denied": of how
+        many processes the open files could not be read; "complete": whether those of all others were, and /proc has
+        them all; "holders": how many times a process has a socket; "groups": of each network namespace, this one first,
+        whether all sockets are there, and [address in digits, IP version] of each address; "dumps": number of the
+        group, protocol, IP version, stride and number of octets of each Dump}.
+        Then inodes of sockets, and the indexes of the processes that have them, u64; and the octets of all dumps.
     """
     mine, listed = _here()
-    try:
-        mine += packet_sockets()
-        listed.append(0)
-    except OSError:
-        pass
-    ours = addresses()
-    apart = list(_elsewhere())
-    groups = [(1, mine), *((0, found) for found, _, _ in apart)]
-    groups.append((RECEIVES, list(_receiving(apart, ours))))
-    processes, having, denied = holders()
-    packed = []
-    for own, found in groups:
-        listening = {(version, port) for _, _, port, _, protocol, version, state, _, _ in found
-                     if state == _LISTEN and protocol == socket.IPPROTO_TCP}
-        for local, remote, local_port, remote_port, protocol, version, state, cookie, inode in found:
-            holder = _holder(having.get(inode, ()), processes, shared=state == _LISTEN)
-            of_kernel = not inode and (protocol != socket.IPPROTO_TCP or state == _LISTEN or (
-                state == _ESTABLISHED and not {(_V4, local_port), (_V6, local_port)} & listening))
-            packed.append(SOCKET.pack(local, remote, local_port, remote_port, protocol, version, own, of_kernel, cookie,
-                                      inode, holder + 1))
-    return {"processes": processes, "listed": listed, "denied": denied,
-            "partly": sum(not whole for _, whole, _ in apart)}, b"".join(packed)
-
-
-def _holder(indexes: Sequence[int], processes: list[Process], *, shared: bool) -> int:
-    """Which of the processes that have a socket is named: for a listening one the one that started first, as its
-    children inherited it; for others the one that started last, as it was handed to it. -1: there is none."""
-    if len(indexes) < 2:
-        return indexes[0] if indexes else -1
-    ordered = sorted(indexes, key=lambda index: (processes[index][1], processes[index][0]))
-    return ordered[0 if shared else -1]
+    groups = [Group(mine, True, addresses()), *_elsewhere()]
+    processes, having, indexes, denied = holders()
+    return packed(groups, processes, having, indexes, listed=listed, denied=denied,
+                  complete=not denied and _shows_all())
 
 
 def main() -> None:
     """Scan and write."""
-    head, sockets = scan()
-    text = json.dumps(head).encode()
-    sys.stdout.buffer.write(struct.pack("=Q", len(text)) + text + sockets)
+    gc.disable()  # nothing here is circular, and it ends soon
+    sys.stdout.buffer.write(scan())
 
 
 if __name__ == "__main__":

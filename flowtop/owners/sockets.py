@@ -5,8 +5,6 @@ For flows whose socket the kernel programs know nothing of: it is older than the
 
 from __future__ import annotations
 
-import json
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,34 +19,19 @@ from flowtop.model.kinds import ICMP_ECHO, Direction, IpVersion, Protocol
 from flowtop.model.owners import KERNEL, NO_OWNER, Ids, owner_id
 from flowtop.owners.conversations import Words
 from flowtop.owners.proc import OFFSET_TICKS, TICK_NS
-from flowtop.owners.scan import RECEIVES
-
-SOCKET_DTYPE = np.dtype([
-    ("local_address", "V16"),
-    ("remote_address", "V16"),
-    ("local_port", "u2"),
-    ("remote_port", "u2"),
-    ("protocol", "u1"),
-    ("ip_version", "u1"),
-    ("own", "u1"),
-    ("of_kernel", "u1"),
-    ("cookie", "u8"),
-    ("inode", "u8"),
-    ("holder", "u8"),
-])
-"""SOCKET of scan.py, 64 bytes."""
+from flowtop.owners.socket_list import OF_KERNEL, OWN, RECEIVES, SOCKET_DTYPE, UNHELD, SocketList
 
 _NAME_DTYPE = np.dtype([("local_address", "V16"), ("remote_address", "V16"), ("local_port", "u2"),
                         ("remote_port", "u2"), ("protocol", "u1"), ("ip_version", "u1"), ("pad", "V2")])
+NOBODY_YET = 3
+"""Instead of an owner: no process has the socket. If that is so in the next scan too, it is the kernel's own."""
 _LOOPBACK_V4, _LOOPBACK_V6 = 127, bytes(15) + b"\x01"
 _RAW_SOCKETS, _PACKET_SOCKETS = 255, 0
 _OWN_LISTS = (Protocol.TCP, Protocol.UDP, Protocol.UDPLITE, Protocol.SCTP)
 """Protocols whose sockets are listed apart."""
-_OWN = 1
 _PROTOCOL, _VERSION = np.uint64(32), np.uint64(40)
 """Bits before protocol and IP version in the last word of an end."""
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
-_SIZE = struct.Struct("=Q")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -64,7 +47,7 @@ class Holder:
 
 
 class Scan:
-    """A running scan.py; takes a second for 100,000 sockets.
+    """A running scan.py; takes half a second for 100,000 sockets.
 
     Args:
         python: interpreter.
@@ -97,34 +80,41 @@ class SocketTable:
     """The sockets of one scan.
 
     Args:
-        output: of scan.py.
+        found: what scan.py found.
         known_as: the owner id of a process by pid and start in ticks, if it has one already.
+        unheld: that of the scan before; None: it is the first one.
 
     Attributes:
         holders: processes by owner id.
         denied: of how many processes the open files could not be read.
         count: number of sockets.
+        unheld: cookies of those that no process has, ascending.
     """
 
-    def __init__(self, output: bytes, known_as: Callable[[int, int], int | None]) -> None:
-        (size,) = _SIZE.unpack_from(output)
-        head = json.loads(output[_SIZE.size:_SIZE.size + size])
-        sockets = np.frombuffer(output, SOCKET_DTYPE, offset=_SIZE.size + size)
+    def __init__(self, found: SocketList, known_as: Callable[[int, int], int | None],
+                 unheld: Ids | None = None) -> None:
+        sockets = found.sockets
         self.count = len(sockets)
-        self.denied = int(head["denied"])
-        self._partly = int(head["partly"])
+        self.denied = found.denied
+        self._partly = found.partly
         self._listed = np.zeros(256, np.bool_)
-        self._listed[head["listed"]] = True
-        self._raw_listed = {_RAW_SOCKETS, _PACKET_SOCKETS} <= set(head["listed"])
+        self._listed[found.listed] = True
+        self._raw_listed = {_RAW_SOCKETS, _PACKET_SOCKETS} <= set(found.listed)
         self.holders: dict[int, Holder] = {}
-        ids = np.zeros(len(head["processes"]) + 1, np.uint64)
-        for index, values in enumerate(head["processes"]):
+        ids = np.zeros(len(found.processes) + 1, np.uint64)
+        for index, values in enumerate(found.processes):
             holder = Holder(values[0], values[1] - OFFSET_TICKS, *values[2:])
-            found = known_as(holder.pid, holder.start_ticks)
-            ids[index + 1] = owner_id(holder.pid, holder.start_ticks * TICK_NS) if found is None else found
+            known = known_as(holder.pid, holder.start_ticks)
+            ids[index + 1] = owner_id(holder.pid, holder.start_ticks * TICK_NS) if known is None else known
             self.holders[int(ids[index + 1])] = holder
-        owners = np.where(sockets["of_kernel"] != 0, np.uint64(KERNEL), ids[sockets["holder"]])
-        own = sockets["own"] == _OWN
+        owners = ids[sockets["holder"]]
+        nobodys = (sockets["of_kernel"] == UNHELD) & (sockets["cookie"] != 0)
+        self.unheld: Ids = np.unique(sockets["cookie"][nobodys])
+        owners[nobodys] = NOBODY_YET
+        if unheld is not None:
+            owners[nobodys & np.isin(sockets["cookie"], unheld)] = KERNEL
+        owners[sockets["of_kernel"] == OF_KERNEL] = KERNEL
+        own = sockets["own"] == OWN
         self._cookies, self._of_cookie = _unique(sockets["cookie"], owners)
         names = _names(sockets)
         self._names, self._of_name = _unique(names[own], owners[own])
@@ -137,14 +127,15 @@ class SocketTable:
         self._mixed = np.unique(_mix(ends))
 
     def of_cookies(self, cookies: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
-        """Owners of sockets by cookie, NO_OWNER where it is not known, and whether there was such a socket."""
+        """Owners of sockets by cookie, NO_OWNER where it is not known, or NOBODY_YET, and whether there was such a
+        socket."""
         owners, found = _look_up(self._cookies, self._of_cookie, cookies)
         found &= cookies != 0
         return np.where(found, owners, np.uint64(NO_OWNER)), found
 
     def of_flows(self, keys: npt.NDArray[np.void], local: npt.NDArray[np.bool_]) -> Ids:
-        """Owners by addresses and ports, of the local end's socket: a connected one, else one that listens there, else
-        a connected one in another network namespace.
+        """Owners by addresses and ports, or NOBODY_YET, of the local end's socket: a connected one, else one that
+        listens there, else a connected one in another network namespace.
 
         Args:
             keys: FLOW_KEY_DTYPE, shape (n,).
@@ -189,6 +180,7 @@ class SocketTable:
         some = np.flatnonzero(self._mixed[places] == mixed)
         if len(some):
             owners[some] = _look_up(self._ends, self._of_end, _rows(ends[some]))[0]
+        owners[owners == NOBODY_YET] = NO_OWNER
         return owners
 
     def lists(self, keys: npt.NDArray[np.void], apart: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -209,7 +209,8 @@ class _Both:
         self._of_way: _Ways | None = None
         self._columns = DerivedColumns(self._made)
         self._addresses = about_addresses(table.columns)
-        self.source = all_visible(table, networked(DerivedColumns(self._biflow), *self._addresses), labels.count)
+        columns = networked(DerivedColumns(self._biflow), *self._addresses, known=self._of_initiator)
+        self.source = all_visible(table, columns, labels.count)
 
     def ways(self, order: Slots) -> FlowSource:
         """One row per direction, in the given order of each biflow, shape (biflows, 2)."""
@@ -336,6 +337,10 @@ class _Both:
             one = np.zeros(self._labels.count, np.int64)
             one[self._labels.of] = np.arange(len(self._labels.of))
             return self._flows[name][one]
+        return self._of_initiator(name)
+
+    def _of_initiator(self, name: str) -> Array:
+        """A column of the first flow of the initiator's direction."""
         return self._flows[name][self._of_one_way("earliest", np.False_)]
 
     def _of_one_way(self, name: str, turned: npt.NDArray[np.bool_] | np.bool_) -> Array:

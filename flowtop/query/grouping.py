@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +117,68 @@ class DerivedColumns:
         return self._made[name]
 
 
+class Together:
+    """What the flows of each group have together.
+
+    Args:
+        labels: group of each flow.
+        counts: which flows are added up.
+        inward: which of them came in; the others went out.
+        both: most sums will be asked for of each way as well: they are made at once.
+    """
+
+    def __init__(self, labels: Labels, counts: Mask, inward: Mask, *, both: bool) -> None:
+        self._labels, self._counts, self._inward, self._both = labels, counts, inward, both
+        self._sums: dict[str, Array] = {}
+
+    def sum(self, name: str, values: Callable[[], Array], inward: bool | None = None) -> Array:
+        """Exact sum of each group.
+
+        Args:
+            name: of the values, which are made and added up once.
+            inward: only of what came in, or went out; None: all.
+        """
+        if inward is None and not self._both:
+            return self._added(values())
+        if name not in self._sums:
+            numbers = values()
+            sums = np.zeros(3 * self._labels.count, numbers.dtype)
+            np.add.at(sums, self._ways, numbers)
+            self._sums[name] = sums.reshape(self._labels.count, 3)
+        sums = self._sums[name]
+        return sums[:, 1] + sums[:, 2] if inward is None else sums[:, 2 if inward else 1]
+
+    def extreme(self, least_or_most: np.ufunc, values: Array) -> Array:
+        """Minimum (np.minimum) or maximum (np.maximum) of each group's values; 0 of groups without any."""
+        worst = values.max(initial=values.dtype.type(0)) if least_or_most is np.minimum else values.min(initial=0)
+        result = np.full(self._labels.count, worst, values.dtype)
+        least_or_most.at(result, self._labels.of, values)
+        if least_or_most is np.minimum:
+            result[self._empty] = 0
+        return result
+
+    def _added(self, values: Array) -> Array:
+        of = self._labels.of
+        if not self._counts.all():
+            values, of = values[self._counts], of[self._counts]
+        sums = np.zeros(self._labels.count, values.dtype)
+        np.add.at(sums, of, values)
+        return sums
+
+    @cached_property
+    def _ways(self) -> Slots:
+        """For each flow three times its group; one more if it is added up and went out, two more if it came in."""
+        ways: Slots = self._labels.of * 3
+        ways += self._counts
+        ways += self._counts & self._inward
+        return ways
+
+    @cached_property
+    def _empty(self) -> Mask:
+        empty: Mask = np.bincount(self._labels.of, minlength=self._labels.count) == 0
+        return empty
+
+
 class Groups:
     """Groups of flows.
 
@@ -166,7 +229,8 @@ class Groups:
         self._counts = counted_once(source.columns, slots, of[:len(slots)])
         if len(again):
             self._counts = np.concatenate((self._counts, counted_once(source.columns, again, of[len(slots):])))
-        self.source = self._source(flows, self._labels, self._counts, self._inward, keys)
+        self.source = self._source(flows, Together(self._labels, self._counts, self._inward, both=False), labels.ids,
+                                   labels.one)
 
     def take(self, chosen: Slots) -> FlowSource:
         """The selected groups, in that order; their columns are computed from their flows only."""
@@ -174,39 +238,46 @@ class Groups:
         place[chosen] = np.arange(len(chosen))
         of = place[self._labels.of]
         members = np.flatnonzero(of >= 0)
-        keys = {name: key[self._labels.one[chosen]] for name, key in self._keys.items()}
         labels = Labels(of[members], np.arange(len(chosen)), self._labels.ids[chosen])
+        parts = Together(labels, self._counts[members], self._inward[members], both=True)
         flows = columns_at(self._table, self._members[members], ascending=not len(self._twice))
-        return self._source(flows, labels, self._counts[members], self._inward[members], keys)
+        return self._source(flows, parts, labels.ids, self._labels.one[chosen])
 
-    def _source(self, flows: FlowColumns, labels: Labels, counts: npt.NDArray[np.bool_],
-                inward: npt.NDArray[np.bool_], keys: dict[str, Array]) -> FlowSource:
+    def _source(self, flows: FlowColumns, parts: Together, ids: npt.NDArray[np.uint64],
+                one: Slots) -> FlowSource:
+        """
+        Args:
+            flows: columns of the flows of `parts`.
+            ids: of groups.
+            one: for each group the position of one of its keys.
+        """
         facts: dict[str, Array] = {}
+        count = len(ids)
 
         def column(name: str) -> Array:
             if name == "flow_id":
-                return labels.ids
+                return ids
             if name == "flows":
-                return summed(np.maximum(flows["flow_count"], np.uint32(1)).astype(np.int64), labels, counts)
-            if name in keys:
-                return keys[name][labels.one]
-            for prefix, ways in ((INTO, inward), (OUT_OF, ~inward)):
-                if name.startswith(prefix):
-                    return summed(flows[name.removeprefix(prefix)], labels, counts & ways)
+                return parts.sum(name, lambda: np.maximum(flows["flow_count"], np.uint32(1)).astype(np.int64))
+            if name in self._keys:
+                return self._keys[name][one]
+            if name.startswith((INTO, OUT_OF)):
+                base = name.removeprefix(INTO).removeprefix(OUT_OF)
+                return parts.sum(base, lambda: flows[base], name.startswith(INTO))
             if name not in FLOW_COLUMN_DTYPES and name not in MEASURES and name not in TOGETHER:
                 if not facts:
-                    facts.update(self._facts({key: values[labels.one] for key, values in keys.items()}))
-                return facts.get(name, np.zeros(labels.count, np.int64))
+                    facts.update(self._facts({key: values[one] for key, values in self._keys.items()}))
+                return facts.get(name, np.zeros(count, np.int64))
             how = together(name)
             if how == "sum":
-                return summed(flows[name], labels, counts)
+                return parts.sum(name, lambda: flows[name])
             if how == "formula":
                 return MEASURES[name].values(source)
             if how != "none":
-                return extreme(np.minimum if how == "min" else np.maximum, flows[name], labels)
-            return np.zeros(labels.count, np.int64 if name in MEASURES else FLOW_COLUMN_DTYPES[name])
+                return parts.extreme(np.minimum if how == "min" else np.maximum, flows[name])
+            return np.zeros(count, np.int64 if name in MEASURES else FLOW_COLUMN_DTYPES[name])
 
-        source = all_visible(self._table, DerivedColumns(column), labels.count)
+        source = all_visible(self._table, DerivedColumns(column), count)
         return source
 
     def _facts(self, keys: dict[str, Array]) -> dict[str, Array]:
@@ -217,23 +288,3 @@ class Groups:
                 own = tuple(keys[key_name(position, part)] for part in range(field.parts))
                 found |= field.facts(own, self._lookups)
         return found
-
-
-def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_] | None = None) -> Array:
-    """Exact sum per group of the values that count (None: all)."""
-    of = labels.of
-    if counts is not None and not counts.all():
-        values, of = values[counts], of[counts]
-    sums = np.zeros(labels.count, values.dtype)
-    np.add.at(sums, of, values)
-    return sums
-
-
-def extreme(least_or_most: np.ufunc, values: Array, labels: Labels) -> Array:
-    """Minimum (np.minimum) or maximum (np.maximum) of each group's values; 0 of groups without any."""
-    worst = values.max(initial=values.dtype.type(0)) if least_or_most is np.minimum else values.min(initial=0)
-    result = np.full(labels.count, worst, values.dtype)
-    least_or_most.at(result, labels.of, values)
-    if least_or_most is np.minimum:
-        result[np.bincount(labels.of, minlength=labels.count) == 0] = 0
-    return result

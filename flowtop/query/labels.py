@@ -40,6 +40,9 @@ def label(keys: Sequence[Array], seed: int) -> Labels:
         keys: integer arrays of one length; things with equal values in all of them form a group.
         seed: makes ids unpredictable for others.
     """
+    codes = _codes(keys)
+    if codes is not None:
+        return _numbered(codes, keys, seed)
     hashes = _mixed(keys, seed)
     leader = _leaders([key for key in keys if key.any()], hashes)  # some are all 0: the lower half of IPv4 addresses
     leads = leader == np.arange(len(leader))
@@ -47,6 +50,38 @@ def label(keys: Sequence[Array], seed: int) -> Labels:
     if len(one) == len(leader):
         return Labels(leader, one, hashes)
     return Labels((np.cumsum(leads) - 1)[leader], one, hashes[one])
+
+
+def _codes(keys: Sequence[Array]) -> Slots | None:
+    """One number for each thing, equal for equal keys, below four times the number of things; None: keys differ by too
+    much for that."""
+    size, parts = 1, []
+    for key in sorted(keys, key=lambda key: -key.dtype.itemsize):  # what differs by too much is found first
+        least = int(key.min(initial=key[0])) if len(key) else 0
+        span = int(key.max(initial=key[0])) - least + 1 if len(key) else 1
+        size *= span
+        if size > 4 * len(key) + 1:
+            return None
+        if span > 1:
+            parts.append((key, least, span))
+    codes = np.zeros(len(keys[0]), np.int64)
+    for key, least, span in parts:
+        codes *= span
+        if key.dtype.kind == "u":  # differences fit, the values may not
+            codes += (key - key.dtype.type(least)).astype(np.int64)
+        else:
+            codes += key.astype(np.int64) - least
+    return codes
+
+
+def _numbered(codes: Slots, keys: Sequence[Array], seed: int) -> Labels:
+    """Labels by small numbers: a table has a place for each of them."""
+    place = np.full(int(codes.max(initial=-1)) + 1, -1, np.int64)
+    place[codes] = np.arange(len(codes))
+    one = place[place >= 0]
+    one.sort()
+    place[codes[one]] = np.arange(len(one))
+    return Labels(place[codes], one, _mixed([key[one] for key in keys], seed))
 
 
 def _leaders(keys: Sequence[Array], hashes: npt.NDArray[np.uint64]) -> Slots:

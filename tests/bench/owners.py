@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench import _movers
-from tests.bench._traffic import REPOSITORY, InTerminal, cpu_seconds
+from tests.bench._traffic import REPOSITORY, cpu_seconds
 from tests.kernel.netns import Lab, Namespace, compile_c
 
 AIM_START_S = 2.0
@@ -49,12 +49,13 @@ class Truth:
 
 @dataclass
 class Report:
-    """What a program says: pid and name ("", 0: it does not say) by flow, pids with traffic, and octets by flow and
-    pid, if it has records of parts of a flow."""
+    """What a program says: pid and name ("", 0: it does not say) by flow, pids with traffic, octets by flow and pid, if
+    it has records of parts of a flow, and what it lacks."""
 
     flows: dict[Flow, tuple[int, str]] = field(default_factory=dict)
     pids: set[int] = field(default_factory=set)
     octets: dict[Flow, Counter[int]] = field(default_factory=dict)
+    lacks: str = ""
 
     def right(self, flow: Flow, owner: tuple[int, str]) -> bool:
         pid, name = self.flows.get(flow, (0, ""))
@@ -115,34 +116,33 @@ def flowtop(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
         drain.join()
     for line in path.read_text().splitlines():
         flow = json.loads(line)
-        if flow.get("flowDirection") == 1 and flow.get("sourceTransportPort"):
-            kind = {6: "tcp", 17: "udp"}.get(flow["protocolIdentifier"], "")
-            place, pid = (kind, flow["sourceTransportPort"]), flow.get("processId", 0)
-            if pid or place not in report.flows:  # what comes after the end of a process has none
-                report.flows[place] = pid, flow.get("processName", "")
-            report.octets.setdefault(place, Counter())[pid] += flow["octetDeltaCount"]
-            WEIGHTS[place] += flow["octetDeltaCount"]
+        sent, kind = flow.get("flowDirection") == 1, {6: "tcp", 17: "udp"}.get(flow["protocolIdentifier"], "")
+        place = kind, flow.get("sourceTransportPort" if sent else "destinationTransportPort", 0)
+        pid = flow.get("processId", 0)
+        if sent and (pid or place not in report.flows):  # what comes after the end of a process has none
+            report.flows[place] = pid, flow.get("processName", "")
+        report.octets.setdefault(place, Counter())[pid] += flow["octetDeltaCount"]
+        WEIGHTS[place] += flow["octetDeltaCount"]
 
 
 WEIGHTS: Counter[Flow] = Counter()
-"""True octets of each flow, as flowtop's books, which are equal to the interface's counters, have them."""
+"""True octets of each flow, both ways, as flowtop's books, which are equal to the interface's counters, have them."""
 
 
 @contextmanager
 def rustnet(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
-    path, report = directory / "rustnet.json", Report()
-    terminal = InTerminal(inside(near, "rustnet", "-i", "veth0", "--json-log", str(path), "--no-sandbox"))
-    time.sleep(3)
-    try:
+    """As root, as it finds no processes of others without, where it falls back to /proc."""
+    path, report = directory / "rustnet.jsonl", Report()
+    with _writing(path, inside(near, "rustnet", "-i", "veth0", "--headless", "--output", "jsonl", "-r", "500",
+                               "--no-sandbox", "--no-uid-drop", "--no-resolve-dns")):
         yield lambda: report
-        time.sleep(30)  # a closed connection is kept and logged later
-    finally:
-        terminal.end(b"qq")
-    for line in path.read_text().splitlines() if path.exists() else ():
-        event = json.loads(line)
-        place = event["protocol"].lower(), event["source_port"]
-        if event.get("pid") or event.get("process_name"):
-            report.flows[place] = event.get("pid", 0), event.get("process_name", "")
+    for line in path.read_text().splitlines():
+        snapshot = json.loads(line)
+        report.lacks = snapshot["runtime"]["process_detection"].get("degradation_reason") or ""
+        for flow in snapshot["connections"]:
+            if flow["process"]:
+                place = flow["protocol"].lower(), flow["local"]["port"]
+                report.flows[place] = flow["process"]["pid"], flow["process"]["name"]
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def _writing(path: Path, words: Sequence[str]) -> Iterator[None]:
 @contextmanager
 def nethogs(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
     path, report = directory / "nethogs.txt", Report()
-    with _writing(path, inside(near, "nethogs", "-t", "-C", "-d", "1", "-v", "2", "veth0")):
+    with _writing(path, inside(near, "stdbuf", "-oL", "nethogs", "-t", "-C", "-d", "1", "-v", "2", "veth0")):
         yield lambda: report
     for line in path.read_text(errors="replace").splitlines():
         found = re.match(r".*/(\d+)/\d+\t([\d.]+)\t([\d.]+)$", line)
@@ -184,8 +184,8 @@ def bandwhich(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]
 PROGRAMS = {"flowtop": flowtop, "rustnet": rustnet, "nethogs": nethogs, "bandwhich": bandwhich}
 
 
-def shares(name: str, count: int) -> dict[str, float]:
-    """Of a program: right flows of short-lived processes, and the share of octets with the right owner.
+def shares(name: str, count: int) -> dict[str, float | str]:
+    """Of a program: right flows of short-lived processes, the share of octets with the right owner, and what it lacks.
 
     In namespaces of its own: ports that were used are in TIME_WAIT for a minute.
     """
@@ -208,7 +208,7 @@ def shares(name: str, count: int) -> dict[str, float]:
     return {
         **{f"brief_{kind}": sum(flow[0] == kind and flow in truth.brief for flow in right) for kind in ("udp", "tcp")},
         "movers": sum(flow in truth.movers for flow in right),
-        "octets": round(mine / max(total, 1), 4)}
+        "octets": round(mine / max(total, 1), 4), "lacks": found.lacks}
 
 
 def _accept(listener: socket.socket) -> None:
@@ -292,7 +292,7 @@ def main() -> None:
         print(f"right owners of {arguments.brief:,} flows each, {os.cpu_count()} CPUs")
         for name, values in found.items():
             print(f"{name:<10} UDP {values['brief_udp']:>5.0f}   TCP {values['brief_tcp']:>5.0f}   movers "
-                  f"{values['movers']:.0f} of {len(_movers.ROLES)}   octets {values['octets']:.1%}")
+                  f"{values['movers']:.0f} of {len(_movers.ROLES)}   octets {values['octets']:.1%}   {values['lacks']}")
         for name in missing:
             print(f"{name:<10} not installed")
         results["shares"] = found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 import sys
 import threading
@@ -101,7 +102,11 @@ def listener(address: str = "127.0.0.1", *, reuse: bool = False, port: int = 0) 
 
 def clients(made: socket.socket, count: int) -> None:
     """Start a process of clients of a listening socket."""
-    address, port = made.getsockname()[:2]
+    connecting(*made.getsockname()[:2], count)
+
+
+def connecting(address: str, port: int, count: int) -> None:
+    """Start a process of clients."""
     if os.fork() == 0:
         os.execv(sys.executable, [sys.executable, "-m", __spec__.name, "tcp", address, str(port), str(count)])
 
@@ -155,22 +160,25 @@ def threaded() -> None:
 
 
 def reuseport(port: str = "7100") -> None:
-    """Two processes have a UDP socket each on one port; datagrams come from many peers. Each says who sent to it."""
+    """Two processes have a UDP socket and a listening one each on one port; datagrams and connections come from many
+    peers. Each says who sent to it."""
     for name in ("a-first", "a-second"):
         if os.fork() == 0:
             take_name(name)
             receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             receiver.bind(("127.0.0.1", int(port)))
-            receiver.settimeout(3 * PAUSE_S)
-            try:
-                while True:
+            made = listener(reuse=True, port=int(port))
+            while 0 not in (ready := select.select([receiver, made, 0], [], [])[0]):
+                if receiver in ready:
                     _, peer = receiver.recvfrom(100)
                     say(socket.IPPROTO_UDP, int(port), peer[1])
-            except TimeoutError:
-                wait()
+                if made in ready:
+                    kept.append(made.accept()[0])
+                    answer(kept[-1])
             os._exit(0)
     time.sleep(PAUSE_S)
+    connecting("127.0.0.1", int(port), 4)
     take_name("a-many")
     for _ in range(20):
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

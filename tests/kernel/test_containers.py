@@ -376,6 +376,35 @@ def test_what_a_container_sends_to_the_host_is_the_hosts_service(lab: Lab) -> No
         assert flow.pid == os.getpid(), flow
 
 
+BRIEF_CLIENT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 8080)) as connection:
+    connection.sendall(bytes(100))
+    print(connection.getsockname()[1])
+"""
+
+
+@pytest.mark.parametrize("tick_s", [0.1, 60.0])
+def test_a_process_that_has_ended_keeps_its_connection_to_a_container(lab: Lab, tick_s: float) -> None:
+    """The container closes when no socket here is there to receive that: ticks later, or in the same one."""
+    near, far = lab.pair()
+    with far.call(lambda: socket.create_server(("10.77.0.2", 8080))) as server:
+        recording = Recorder(near, "veth0", delay_s=tick_s, capture=OwningCapture, owners=True)
+        with recording:
+            with process(*near.command(sys.executable, "-c", BRIEF_CLIENT, "10.77.0.2"),
+                         stdout=subprocess.PIPE) as client, server.accept()[0] as connection:
+                while connection.recv(100):
+                    pass
+                client.wait()
+                assert client.stdout
+                port = int(client.stdout.read())
+                time.sleep(0.5)
+            time.sleep(0.3)
+    assert isinstance(recording.capture, OwningCapture)
+    flows = [flow for flow in recording.capture.seen() if port in (flow.source_port, flow.destination_port)]
+    assert {(flow.direction, flow.pid) for flow in flows} == {(way, client.pid) for way in Direction}
+
+
 def _receiver(port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.bind(("0.0.0.0", port))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import flowtop
 from tests.oracle.collectors import tshark_file
 from tests.oracle.test_read import CAPTURES, EXPECTED, names
 from tests.unit.cli.test_reading import CAPTURE
@@ -18,8 +19,9 @@ from tests.unit.cli.test_reading import CAPTURE
 _TIMES = ("flowStartMilliseconds", "flowEndMilliseconds", "flowDurationMilliseconds")
 
 
-def export(capture: Path, url: str, *options: str) -> None:
-    subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", capture, "-e", url, *options],
+def export(capture: Path, urls: list[str], *options: str) -> None:
+    exports = [argument for url in urls for argument in ("-e", url)]
+    subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", capture, *exports, *options],
                    check=True, capture_output=True, timeout=120)
 
 
@@ -38,16 +40,13 @@ def sums(path: Path) -> tuple[Counter[str], int]:
 
 
 def flows(path: Path) -> list[dict[str, Any]]:
-    done = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", path], capture_output=True,
-                          check=True, timeout=120)
-    [only] = map(json.loads, done.stdout.splitlines())
-    kept = [{name: value for name, value in flow.items() if name not in (*_TIMES, "flowId")} for flow in only["flows"]]
+    kept = [{name: value for name, value in flow.items() if name not in (*_TIMES, "flowId")}
+            for flow in flowtop.read(path).query().as_dicts()]
     return sorted(kept, key=lambda flow: json.dumps(flow, sort_keys=True))
 
 
 def check(capture: Path, directory: Path, *options: str) -> None:
-    export(capture, f"file:{directory}/one.ipfix", *options)
-    export(capture, f"file:{directory}/both.ipfix?biflow=on", *options)
+    export(capture, [f"file:{directory}/one.ipfix", f"file:{directory}/both.ipfix?biflow=on"], *options)
     (theirs, ways), (found, records) = sums(directory / "one.ipfix"), sums(directory / "both.ipfix")
     assert found == theirs and records <= ways <= 2 * records
     mine, expected = flows(directory / "both.ipfix"), flows(directory / "one.ipfix")

@@ -18,6 +18,11 @@ from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import running
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_collected_at_the_start() -> None:
+    """Here it is: this takes the place of the fixture of all other tests of the screen."""
+
+
 class Cycle:
     def __init__(self) -> None:
         self.itself = self

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests of device kinds, hooks and what is left behind on several kernels of Debian, one after another: in User
-# Mode Linux, and the kinds of devices that it lacks in an emulated machine.
+# Mode Linux; and the kinds of devices that it lacks, and what the kernel sends itself, in an emulated machine.
 #
 #   tests/vm/matrix.sh [SERIES...]     default: 5.10 6.1 6.12 newest ("newest": that of Debian unstable)
 #
@@ -18,7 +18,8 @@ on_uml() {
         -m "core or devices" -q
 }
 on_emulator() {
-    FLOWTOP_VM_ONLY="veth $lacking" "$here/run_on_debian_kernel.sh" tests/kernel/test_devices.py -m devices -q
+    FLOWTOP_VM_ONLY="veth $lacking" "$here/run_on_debian_kernel.sh" tests/kernel/test_devices.py \
+        tests/kernel/test_kernel_traffic.py -m devices -q
 }
 
 failed=0

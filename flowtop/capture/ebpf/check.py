@@ -29,7 +29,7 @@ from flowtop.capture.ebpf.owners import other_programs
 from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.model.kinds import Direction
 from flowtop.model.record import Unobserved
-from flowtop.owners.cgroups import cgroup2_root, detached_root
+from flowtop.owners.cgroups import cgroup2_root, detached_root, is_whole
 from flowtop.owners.containers import runtimes
 from flowtop.owners.proc import PROC, in_first_namespace, unreadable
 from flowtop.text.units import printable
@@ -210,7 +210,8 @@ def check_owners(release: tuple[int, int] | None = None, types: Path = btf.VMLIN
         return Finding("owners", True, f"{without}{', '.join(exclusive)} at {root} allows no other program")
     shared = f", beside {', '.join(beside)}" if beside else ""
     place = "by a mount of flowtop's own" if mounted is None else f"at {root}"
-    return Finding("owners", True, f"hooks of cgroups {place}{shared}")
+    rest = "" if is_whole(root) else "; outside of this container only from /proc: it needs --cgroupns=host"
+    return Finding("owners", True, f"hooks of cgroups {place}{shared}{rest}")
 
 
 def check_processes(proc: Path = PROC) -> Finding:

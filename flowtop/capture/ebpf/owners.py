@@ -27,7 +27,7 @@ from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
-from flowtop.model.kinds import Direction, Kind, Tunnel
+from flowtop.model.kinds import Direction, Kind, Protocol, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
     FORWARDED,
@@ -43,11 +43,12 @@ from flowtop.model.owners import (
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.model.translations import TRANSLATIONS, TranslationTexts
 from flowtop.owners.book import Owner, OwnerBook
-from flowtop.owners.cgroups import CgroupPaths, cgroup2_root, detached_root
+from flowtop.owners.cgroups import CgroupPaths, cgroup2_root, detached_root, is_whole
 from flowtop.owners.containers import ContainerNames
 from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, ends_of, words_of
 from flowtop.owners.proc import TICK_NS
-from flowtop.owners.sockets import Scan, SocketTable
+from flowtop.owners.socket_list import SocketList
+from flowtop.owners.sockets import NOBODY_YET, Scan, SocketTable
 
 PROCESS_DTYPE = np.dtype([
     ("start_ns", "u8"),
@@ -192,6 +193,27 @@ def _pair_forwarded(keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[n
         octets = keys.view(np.uint8).reshape(-1, FLOW_KEY_DTYPE.itemsize)[:, :size]
         come, left = (np.ascontiguousarray(octets[some]).view(f"S{size}")[:, 0] for some in (coming, leaving))
         owners[coming[np.isin(come, left)]] = FORWARDED
+
+
+def _pair_kernels(keys: npt.NDArray[np.void], owners: Ids) -> None:
+    """Datagrams that come in where the kernel itself sends some, between the same ends, are for it: of WireGuard."""
+    sent = owners == KERNEL
+    if not sent.any():
+        return
+    datagrams = (keys["kind"] == np.uint8(Kind.FLOW)) & (keys["protocol"] == np.uint8(Protocol.UDP))
+    leaving = np.flatnonzero(datagrams & sent & (keys["direction"] == np.uint8(Direction.EGRESS)))
+    if not len(leaving):
+        return
+    coming = np.flatnonzero(datagrams & (owners == NO_OWNER) & (keys["direction"] == np.uint8(Direction.INGRESS)))
+    if len(coming):
+        left, come = (_rows(conversations_of(keys, some)[0]) for some in (leaving, coming))
+        owners[coming[np.isin(come, left)]] = KERNEL
+
+
+def _rows(words: Words) -> npt.NDArray[np.bytes_]:
+    """Each row as one text of octets: that numpy ignores zeros at their end makes no difference."""
+    rows: npt.NDArray[np.bytes_] = np.ascontiguousarray(words).view(f"S{words.itemsize * words.shape[1]}")[:, 0]
+    return rows
 
 
 class Apart:
@@ -399,7 +421,8 @@ class SocketScans:
             self._asked.wait()
 
     def _take(self, output: bytes, began_s: float) -> None:
-        table = SocketTable(output, self._book.known_as)
+        table = SocketTable(SocketList.of(output), self._book.known_as,
+                            None if self.last is None else self.last.table.unheld)
         self._book.note((owner_id, Owner(holder.pid, holder.start_ticks * TICK_NS, holder.comm, holder.uid,
                                          parent_pid=holder.parent_pid))
                         for owner_id, holder in table.holders.items() if self._book.owner(owner_id) is None)
@@ -442,6 +465,7 @@ class FlowOwners:
         self._book = OwnerBook(CgroupPaths(root), clock=clock, containers=self._containers)
         self._apart = Apart(clock, Translations(clock) if nat else None)
         self._hooks: OwnerHooks | None = None
+        self._partial = False
         self._notes: ProcessNotes | None = None
         self._seen_s: dict[int, float] = {}
         self._drained_s = 0.0
@@ -461,6 +485,7 @@ class FlowOwners:
             return
         try:
             self._hooks = OwnerHooks(program.programs, root)
+            self._partial = not is_whole(root)
         except OSError as error:
             self.refused = f"{root}: {_exclusive(root) or error.strerror or error}"
 
@@ -470,7 +495,7 @@ class FlowOwners:
         scanned = self._scans.last
         return OwnerStatistics(self.refused, scanned.table.denied if scanned is not None else 0,
                                self._book.forgotten + (0 if self._notes is None else self._notes.missed),
-                               self._containers.nameless, self._apart.missed, self._apart.refused)
+                               self._containers.nameless, self._apart.missed, self._apart.refused, self._partial)
 
     def find(self, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void],
              ) -> tuple[Mapping[str, Mapping[int, str]], Words | None]:
@@ -492,6 +517,7 @@ class FlowOwners:
         if sent.any():
             self._split_sent(owners, cookies, sent)
         _pair_forwarded(keys, owners, sent)
+        _pair_kernels(keys, owners)
         whole = (keys["kind"] == np.uint8(Kind.FLOW)) | (keys["tunnel"] == np.uint8(Tunnel.IPSEC))  # or decrypted
         left = np.flatnonzero((owners == NO_OWNER) & whole)
         if len(left):
@@ -521,18 +547,20 @@ class FlowOwners:
         owners[sent] &= ~np.uint64(SENDER_BIT)
 
     def _prefer_receivers(self, keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_]) -> None:
-        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; those
-        are not of `sent` any more."""
+        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; else
+        of the sender, unless the flow has an owner: the process here may have ended, and its socket with it. None of
+        these is of `sent` any more."""
         scanned = self._scans.last
         some = np.flatnonzero(sent)
-        local = self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])
-        some = some[local]
-        if not len(some) or scanned is None:
+        some = some[self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])]
+        if not len(some):
             return
-        found = scanned.table.of_flows(keys[some], np.ones(len(some), np.bool_))
-        ours = are_processes(found)
-        owners[some[ours]] = found[ours] | np.uint64(LISTED_BIT)
-        sent[some[ours]] = False
+        found = np.zeros(len(some), np.uint64)
+        if scanned is not None:
+            found = scanned.table.of_flows(keys[some], np.ones(len(some), np.bool_))
+        owners[some] = np.where(are_processes(found), found, owners[some])
+        owners[some] |= np.where(are_processes(owners[some]), np.uint64(LISTED_BIT), np.uint64(0))
+        sent[some] = False
 
     def _seek_receivers(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
         """List the sockets again for what is sent into a container that nobody sends from."""
@@ -576,6 +604,10 @@ class FlowOwners:
         ends = np.where(sends, keys["source_address"][unknown], keys["destination_address"][unknown])
         local = self._addresses.are_local(ends, keys["ip_version"][unknown])
         owners[unknown] = table.of_flows(keys[unknown], local)
+        nobodys = owners == NOBODY_YET
+        if nobodys.any():
+            owners[nobodys] = NO_OWNER
+            self._scans.ask()
         strange = np.flatnonzero((owners == NO_OWNER) & ~known & (cookies != 0))
         if len(strange):
             self._name_kernel(scanned, keys, cookies, owners, strange, sent)

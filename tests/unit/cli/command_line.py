@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowtop.cli.main import command
-from flowtop.cli.options import RunOptions, run_options
+from flowtop.cli.run_options import RunOptions, run_options
 
 
 def options(*arguments: str) -> RunOptions:

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from flowtop.cli.main import command
-from flowtop.cli.options import RunOptions
+from flowtop.cli.run_options import RunOptions
 from flowtop.cli.sources import CollectorSource, FileSource, LiveSource, choose_source
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.filters.filter import compile_filter

@@ -40,6 +40,9 @@ def test_cgroups(tmp_path: Path, mounts: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(check, "detached_root", lambda: root)
         return check_owners((6, 1), mountinfo=mounts).detail
 
+    assert with_own_mount(None) == (f"hooks of cgroups at {tmp_path / 'unified'}; outside of this container only from "
+                                    "/proc: it needs --cgroupns=host")
+    monkeypatch.setattr(check, "is_whole", lambda root: True)
     assert with_own_mount(None) == f"hooks of cgroups at {tmp_path / 'unified'}"
     mounts.write_text("")
     assert with_own_mount(tmp_path / "unified") == "hooks of cgroups by a mount of flowtop's own"

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,10 @@ PLACES: dict[str, Place | None] = {
     f"/machine.slice/libpod-conmon-{ID}.scope": None,
     f"/system.slice/nginx.service/libpod-payload-{ID}": Place(ID, "libpod-payload"),
     f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope": Place(ID, "libpod", uid=1000),
+    f"/machine.slice/machine-libpod_pod_{OTHER}.slice/libpod-{ID}.scope/container": Place(ID, "libpod", OTHER),
+    f"/user.slice/user-7.slice/user@7.service/user.slice/user-libpod_pod_{OTHER}.slice/libpod-{ID}.scope":
+        Place(ID, "libpod", OTHER, 7),
+    f"/libpod_parent/{OTHER}/libpod-{ID}": Place(ID, "libpod", OTHER),
     f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/cri-containerd-{ID}.scope":
         Place(ID, "cri-containerd", UID),
     f"/kubepods.slice/kubepods-pod{UID_}.slice/crio-{ID}.scope": Place(ID, "crio", UID),
@@ -138,6 +144,67 @@ def test_podman(tmp_path: Path, directory: str, uid: int, name: str) -> None:
     write(tmp_path / directory / "overlay-containers" / name, STORED)
     expected = Container(ID, "contenedor1", "quay.io/centos7/httpd-24-centos7:latest")
     assert read(tmp_path, Place(ID, "libpod", uid=uid)) == expected
+
+
+PODMAN_SCHEMA = """
+    CREATE TABLE ContainerConfig(ID TEXT PRIMARY KEY NOT NULL, Name TEXT UNIQUE NOT NULL, PodID TEXT,
+                                 JSON TEXT NOT NULL);
+    CREATE TABLE PodConfig(ID TEXT PRIMARY KEY NOT NULL, Name TEXT UNIQUE NOT NULL, JSON TEXT NOT NULL);
+"""
+
+
+def podman_database(path: Path, *statements: str, mode: str = "DELETE") -> None:
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA journal_mode = {mode}")
+        for statement in statements:
+            database.executescript(statement)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+@pytest.mark.parametrize(("uid", "directory"), [(0, "var/lib"), (7, "home/user7/.local/share")])
+def test_a_pod_of_podman(tmp_path: Path, uid: int, directory: str, mode: str) -> None:
+    """Older versions of Podman have set WAL."""
+    configuration = json.dumps({"rootfsImageName": "docker.io/library/nginx:1.27", "pod": OTHER})
+    path = tmp_path / directory / "containers/storage/db.sql"
+    podman_database(path, PODMAN_SCHEMA, f"""
+        INSERT INTO ContainerConfig VALUES ('{OTHER}', 'infra', '{OTHER}', '{{}}');
+        INSERT INTO ContainerConfig VALUES ('{ID}', 'web', '{OTHER}', '{configuration}');
+        INSERT INTO PodConfig VALUES ('{OTHER}', 'shop', '{{}}');""", mode=mode)
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    assert read(tmp_path, Place(ID, "libpod", OTHER, uid)) == Container(
+        ID, "web", "docker.io/library/nginx:1.27", "shop")
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
+
+
+ENDLESS = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+    SELECT 'x' AS Name, '{}' AS JSON, 'x' AS ID FROM n WHERE i < 0"""
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"SQLite format 3\0" + bytes(4000), b"no database" * 500, (PODMAN_SCHEMA,),
+    (f"CREATE VIEW ContainerConfig AS {ENDLESS};",), (
+        "CREATE TABLE ContainerConfig(ID TEXT, Name, JSON);", "CREATE TABLE PodConfig(ID TEXT, Name);",
+        f"INSERT INTO ContainerConfig VALUES ('{ID}', x'00ff', 7);",
+        f"INSERT INTO PodConfig VALUES ('{OTHER}', NULL);"),
+    ], ids=["empty", "zeros", "text", "no rows", "endless", "types"])
+def test_a_hostile_database_of_podman_names_nothing(tmp_path: Path, content: bytes | tuple[str, ...]) -> None:
+    path = tmp_path / "var/lib/containers/storage/db.sql"
+    if isinstance(content, bytes):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    else:
+        podman_database(path, *content)
+    found, _ = ContainerFiles(tmp_path, home=str).read(Place(ID, "libpod", OTHER))
+    assert found == Container(ID)
+
+
+def test_a_database_of_podman_that_is_no_file_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "var/lib/containers/storage/db.sql"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    _, faults = ContainerFiles(tmp_path, home=str).read(Place(ID, "libpod", OTHER))
+    assert faults == (f"{path}: not a regular file",)
 
 
 CONTAINERD = {"ociVersion": "1.1.0", "process": {"args": ["/api"]}, "annotations": {
