@@ -37,7 +37,9 @@ MOST = 1_000_000
 AIM_P95_MS = 50.0
 """Of each kind of key; no kind hides behind others."""
 AIM_TYPING_P95_MS = {**dict.fromkeys(SIZES, 100.0), MOST: 150.0}
-AIM_OCTETS = 6_000
+AIM_MOST_MS = 120.0
+"""Of any single press."""
+AIM_OCTETS = 5_000
 
 
 SHOWN: dict[str, tuple[bytes, str, bytes]] = {
@@ -55,6 +57,11 @@ SHOWN: dict[str, tuple[bytes, str, bytes]] = {
     "window": (b"t", "10 s↓", b"tt"),
     "ports": (b"p", ":https", b"p"),
     "biflows": (b"B", "biflows", b"B"),
+    "hosts": (b"2", "groups", b"1"),
+    "services": (b"3", "groups", b"1"),
+    "devices": (b"5", "groups", b"1"),
+    "compare": (b"d", "AGAINST", b"d"),
+    "books": (b"A", "seen", b"A"),
 }
 """What other keys show: key, a pattern of what it paints, and what takes it back (not timed)."""
 
@@ -179,12 +186,15 @@ def grouping(terminal: Terminal, flows: int, presses: int, dice: random.Random) 
     return found
 
 
-def showing(terminal: Terminal, presses: int, dice: random.Random) -> dict[str, list[float]]:
+def showing(terminal: Terminal, presses: int, dice: random.Random,
+            only: set[str] | None = None) -> dict[str, list[float]]:
     """Milliseconds by kind of key: the rest of what keys can show of a flow or the list; a step into the past."""
     terminal.press(b"j")
     terminal.drain(0.3)
     found: dict[str, list[float]] = {}
     for kind, (key, pattern, undo) in SHOWN.items():
+        if only is not None and kind not in only:
+            continue
         for _ in range(max(1, presses // 2)):
             found.setdefault(kind, []).append(timed(terminal, key, pattern, dice))
             terminal.drain(0.1)
@@ -193,7 +203,7 @@ def showing(terminal: Terminal, presses: int, dice: random.Random) -> dict[str, 
                 terminal.drain(0.3)  # an escape with a key right behind it is another key
     terminal.press(b"j")
     terminal.drain(0.3)
-    for _ in range(max(1, presses // 2)):
+    for _ in range(max(1, presses // 2) if only is None or "past" in only else 0):
         found.setdefault("past", []).append(timed(terminal, b"[", "−0:0", dice))
         terminal.drain(0.1)
         terminal.press(b" ")
@@ -242,7 +252,8 @@ def told(flows: int, by_kind: dict[str, list[float]]) -> dict[str, float]:
     result: dict[str, float] = {}
     for kind, values in by_kind.items():
         p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
-        result[f"{kind}_p50_ms"], result[f"{kind}_p95_ms"] = round(p50, 1), round(p95, 1)
+        result |= {f"{kind}_p50_ms": round(p50, 1), f"{kind}_p95_ms": round(p95, 1),
+                   f"{kind}_most_ms": round(max(values), 1)}
         print(f"{flows:>8,} {kind:<8}{p50:>8.1f}{p95:>8.1f}{max(values):>8.1f}")
     return result
 
@@ -252,6 +263,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench screen", description=__doc__)
     parser.add_argument("--presses", type=int, default=40, help="key presses of each kind at each size")
     parser.add_argument("--ticks", type=int, default=8, help="ticks whose octets are counted")
+    parser.add_argument("--flows", type=int, action="append", help="sizes of the table, instead of all")
+    parser.add_argument("--kinds", help="with commas: of the keys that show something, only these, at these sizes")
     parser.add_argument("--app", type=int, metavar="FLOWS", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.app:
@@ -259,10 +272,16 @@ def main() -> None:
     results: dict[str, dict[str, float]] = {}
     print(f"{'flows':>8} {'key':<8}{'p50 ms':>8}{'p95 ms':>8}{'max ms':>8}")
     written: list[int] = []
-    for flows in (*SIZES, MOST):
+    only = None if arguments.kinds is None else set(arguments.kinds.split(","))
+    if only is not None:
+        for flows in arguments.flows or SIZES[-1:]:
+            with screen(flows) as terminal:
+                told(flows, showing(terminal, arguments.presses, random.Random(1), only))
+        return
+    for flows in arguments.flows or (*SIZES, MOST):
         dice = random.Random(1)
         with screen(flows) as terminal:
-            if flows == SIZES[0]:
+            if not written:
                 written = octets_a_tick(terminal, arguments.ticks)
             typed = typing(terminal, flows, arguments.presses, dice)
             by_kind = latencies(terminal, flows, arguments.presses, dice) if flows < MOST else {}
@@ -278,12 +297,15 @@ def main() -> None:
     print(f"octets a tick at {COLUMNS}x{LINES}, {SIZES[0]:,} flows, only rates and counts change: {written}")
     worst, slowest = max((value, f"{name.removesuffix('_p95_ms')} at {flows}") for flows, result in results.items()
                          for name, value in result.items() if name.endswith("_p95_ms") and "typing" not in name)
-    typing_met = all(results[str(flows)]["typing_p95_ms"] <= aim for flows, aim in AIM_TYPING_P95_MS.items())
+    typing_met = all(results[str(flows)]["typing_p95_ms"] <= aim for flows, aim in AIM_TYPING_P95_MS.items()
+                     if str(flows) in results)
+    most = max(value for result in results.values() for name, value in result.items()
+               if name.endswith("_most_ms") and "typing" not in name)
     print(json.dumps({
         "benchmark": "screen", "latency": results, "octets_a_tick": octets, "aim_p95_ms": AIM_P95_MS,
-        "worst_p95_ms": worst, "slowest": slowest,
+        "most_ms": most, "aim_most_ms": AIM_MOST_MS, "worst_p95_ms": worst, "slowest": slowest,
         "aim_octets": AIM_OCTETS, "aim_typing_p95_ms": AIM_TYPING_P95_MS,
-        "met": worst <= AIM_P95_MS and octets <= AIM_OCTETS and typing_met,
+        "met": worst <= AIM_P95_MS and most <= AIM_MOST_MS and octets <= AIM_OCTETS and typing_met,
     }))
 
 

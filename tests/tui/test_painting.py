@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from rich.style import Style
 
 from flowtop.model.rows import FlowRow
+from flowtop.query.query import TrafficHistory
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets import flow_table
-from tests.tui.fake_source import FakeSource, flow, random_flows
+from tests.tui.fake_source import START_MS, FakeSource, flow, random_flows
 from tests.tui.screen import list_height, running, screen_strips, terminal_lines
 
 FLOWS = random_flows(500)
@@ -76,8 +78,10 @@ async def test_terminal_shows_the_truth_after_any_keys_and_ticks(width: int, hei
             assert terminal.lines == terminal_lines(app), key
 
 
-async def test_a_tick_that_changes_only_rates_sends_under_6_kb_at_160x50() -> None:
+async def test_a_tick_that_changes_only_rates_sends_under_3_kb_at_160x50_with_a_chart() -> None:
     source = FakeSource(FLOWS)
+    source.history = TrafficHistory(tuple(START_MS + 1_000 * second for second in range(-300, 10)), (1.0,) * 310,
+                                    tuple(1e6 + 9e5 * math.sin(second / 5) for second in range(310)), (3e5,) * 310)
     async with running(source, 160, list_height(50)) as pilot:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
@@ -86,7 +90,8 @@ async def test_a_tick_that_changes_only_rates_sends_under_6_kb_at_160x50() -> No
             before = terminal.octets
             source.tick(grown(FLOWS, tick))
             await pilot.pause(0.05)
-            assert 1_000 < terminal.octets - before < 6_000
+            assert 1_000 < terminal.octets - before < 3_000
+        assert sum(text.count("⣿") for text in terminal_lines(app)) > 100, "a full chart"
 
 
 async def test_a_tick_that_changes_nothing_sends_no_flows() -> None:

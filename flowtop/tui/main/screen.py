@@ -27,6 +27,7 @@ from flowtop.tui.main.handoff import HandOffController
 from flowtop.tui.main.list import ListController, empty_text
 from flowtop.tui.main.trouble import TroubleController
 from flowtop.tui.main.views import ViewsController
+from flowtop.tui.painting import NarrowCompositor
 from flowtop.tui.panels.help import HelpScreen
 from flowtop.tui.saved import DEFAULT_LOOKS, Looks
 from flowtop.tui.source import ExportControl, PacketControl
@@ -87,6 +88,7 @@ class MainScreen(Screen[None]):
                  looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK,
                  more_views: Sequence[ListView] = (), charts: tuple[str, str] = ("", "utf-8")) -> None:
         super().__init__()
+        self._compositor = NarrowCompositor()
         glyphs = glyphs_for(*charts)
         self.header = Header(sparks, glyphs)
         self.table = FlowTable(STARTING)

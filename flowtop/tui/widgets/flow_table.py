@@ -1,9 +1,8 @@
 """The flow table: lines of cells, only those in view, and of those only what changed is painted.
 
 A widget of the line API in two panes side by side: what names a flow at the left, what changes every tick at the
-right. Textual sends a line from a widget's left edge to the last changed cell, so with one pane a new rate would send
-its line's addresses along. Textual's own scrolling (`ScrollView`) is not used for the same reason: it repaints a widget
-whole when its virtual size changes, and a flow table's does every tick.
+right. Only the cells that changed are sent (tui.painting). Textual's own scrolling (`ScrollView`) is not used: it
+repaints a widget whole when its virtual size changes, and a flow table's does every tick.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from flowtop.model.rows import FlowRow
 from flowtop.text import units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.tui import theme
+from flowtop.tui.painting import Span, merged
 
 IDENTITY = "identity"
 MARGIN = 1
@@ -163,7 +163,7 @@ class _Pane(Widget):
         return tuple(_style(column, row, view.wording.bits) for column, _ in self.columns)
 
     def set_lines(self, lines: list[_Line | None]) -> None:
-        """Take other lines; paints each from the pane's edge to the last cell that changed."""
+        """Take other lines; paints of each the cells that changed."""
         width = self.size.width
         for y in range(max(len(lines), len(self._lines))):
             before = self._lines[y] if y < len(self._lines) else None
@@ -171,17 +171,24 @@ class _Pane(Widget):
             if before == after and before is not None:
                 lines[y] = before  # the same object: it is painted as it was
             elif before != after:
-                self.refresh(Region(0, y + 1, self._changed_cells(before, after, width), 1))
+                for start, end in self._changed(before, after, width):
+                    self.refresh(Region(start, y + 1, end - start, 1))
         self._lines = lines
 
-    def _changed_cells(self, before: _Line | None, after: _Line | None, width: int) -> int:
+    def _changed(self, before: _Line | None, after: _Line | None, width: int) -> list[Span]:
+        """Where two lines differ; a cell's gap has its style."""
         if before is None or after is None or len(before.cells) != len(after.cells):
-            return width
-        last = max(index for index, cell in enumerate(after.cells)
-                   if cell != before.cells[index] or after.styles[index] != before.styles[index])
-        if last == len(after.cells) - 1 and after.styles[last] != before.styles[last]:
-            return width
-        return self.margin_left + sum(len(cell) + 1 for cell in after.cells[:last]) + len(after.cells[last])
+            return [(0, width)]
+        spans, at = list[Span](), self.margin_left
+        for cell, style, old, style_before in zip(after.cells, after.styles, before.cells, before.styles, strict=True):
+            if style != style_before:
+                spans.append((at, at + len(cell) + 1))
+            elif cell != old:
+                spans.append((at, at + len(cell)))
+            at += len(cell) + 1
+        if after.styles and (after.styles[0] != before.styles[0] or after.styles[-1] != before.styles[-1]):
+            spans = [(0, width)]  # the margins too
+        return merged(spans)
 
     def column_at(self, x: int) -> str | None:
         """Id of the column at a cell of the header; the gap after a column counts to it."""

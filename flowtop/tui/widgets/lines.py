@@ -8,6 +8,8 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
+from flowtop.tui.painting import changed_spans
+
 
 class Lines(Widget):
     """Lines of text; as high as their number.
@@ -44,7 +46,7 @@ class Lines(Widget):
 
 
 class SteadyLines(Widget):
-    """A fixed number of lines; paints those that changed. A subclass makes them."""
+    """A fixed number of lines; paints the cells that changed. A subclass makes them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,8 +60,11 @@ class SteadyLines(Widget):
         """Paint what differs, if anything does."""
         before, self._strips = self._strips, self.make(self.size.width)
         for y, strip in enumerate(self._strips):
-            if y >= len(before) or strip != before[y]:
+            if y >= len(before):
                 self.refresh(Region(0, y, self.size.width, 1))
+            elif strip != before[y]:
+                for start, end in changed_spans(before[y], strip):
+                    self.refresh(Region(start, y, end - start, 1))
 
     def render_line(self, y: int) -> Strip:
         """One line; all are made again when the width has changed."""
