@@ -10,6 +10,7 @@ it alone: other work on the machine is in the latencies (`chrt -f 40 python -m t
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import fcntl
 import json
@@ -42,6 +43,7 @@ AIM_MOST_MS = 120.0
 AIM_OCTETS = 5_000
 
 
+GROUPS = "of [0-9,]+ groups"
 SHOWN: dict[str, tuple[bytes, str, bytes]] = {
     "details": (b"\r", "first packet", b"\x1b"),
     "copy": (b"c", "hand off this flow", b"\x1b"),
@@ -56,14 +58,57 @@ SHOWN: dict[str, tuple[bytes, str, bytes]] = {
     "ended": (b"E", "ENDED HIDDEN", b"E"),
     "window": (b"t", "10 s↓", b"tt"),
     "ports": (b"p", ":https", b"p"),
-    "biflows": (b"B", "biflows", b"B"),
-    "hosts": (b"2", "groups", b"1"),
-    "services": (b"3", "groups", b"1"),
-    "devices": (b"5", "groups", b"1"),
+    "biflows": (b"B", "of [0-9,]+ biflows", b"B"),
+    "hosts": (b"2", GROUPS, b"1"),
+    "services": (b"3", GROUPS, b"1"),
+    "devices": (b"5", GROUPS, b"1"),
     "compare": (b"d", "AGAINST", b"d"),
     "books": (b"A", "seen", b"A"),
 }
 """What other keys show: key, a pattern of what it paints, and what takes it back (not timed)."""
+
+
+class Picture:
+    """What a terminal shows: only changes are sent, so what a key did is in no output as a whole."""
+
+    _TOKENS = re.compile(r"\x1b\[([0-9;?>=]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[PX^_][^\x1b]*\x1b\\|(\n)|"
+                         r"([^\x1b\n\r\x07\x08]+)|\x1b[^\[\]PX^_]|[\r\x07\x08]")
+
+    def __init__(self) -> None:
+        self._cells = [[" "] * COLUMNS for _ in range(LINES)]
+        self._reverse = [False] * LINES  # of the first cell
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._left, self._x, self._y, self._style = "", 0, 0, False
+
+    def write(self, output: bytes) -> None:
+        """Do what a terminal does with cursor addressing, text, line feeds and reverse video."""
+        text, end = self._left + self._decoder.decode(output), 0
+        for match in self._TOKENS.finditer(text):
+            if match.start() != end:
+                break
+            end = match.end()
+            numbers, final, feed, words = match.groups()
+            if words:
+                row = self._cells[min(self._y, LINES - 1)]
+                row[self._x:self._x + len(words)] = words
+                del row[COLUMNS:]
+                if not self._x:
+                    self._reverse[self._y] = self._style
+                self._x += len(words)
+            elif feed:
+                self._x, self._y = 0, min(self._y + 1, LINES - 1)
+            elif final == "H":
+                y, _, x = numbers.partition(";")
+                self._y, self._x = int(y or 1) - 1, int(x or 1) - 1
+            elif final == "m":
+                self._style = "7" in numbers.split(";")
+        self._left = text[end:]
+
+    @property
+    def text(self) -> str:
+        """Each line after its number and a colon, or `>` if it begins in reverse video."""
+        return "".join(f"\n{y}{'>' if reverse else ':'}{''.join(row)}"
+                       for y, (row, reverse) in enumerate(zip(self._cells, self._reverse, strict=True), 1))
 
 
 class Terminal:
@@ -71,6 +116,7 @@ class Terminal:
 
     def __init__(self, master: int) -> None:
         self._master = master
+        self._picture = Picture()
 
     def press(self, key: bytes) -> None:
         """Write a key."""
@@ -80,22 +126,23 @@ class Terminal:
         """What the app wrote; empty when it wrote nothing in time or has ended."""
         ready, _, _ = select.select([self._master], [], [], timeout_s)
         try:
-            return os.read(self._master, 1 << 20) if ready else b""
+            output = os.read(self._master, 1 << 20) if ready else b""
         except OSError as error:
             if error.errno != errno.EIO:  # Linux's way to say that the other side is closed
                 raise
             return b""
+        self._picture.write(output)
+        return output
 
     def wait_for(self, pattern: bytes, timeout_s: float = 60.0) -> float:
-        """Seconds until the output matches a pattern; the frame that matches is read to its end."""
-        begin = time.perf_counter()
-        output = b""
-        while not re.search(pattern, output, re.DOTALL):
+        """Seconds until something is written after which the screen matches a pattern; see Picture.text."""
+        begin, sought = time.perf_counter(), pattern.decode()
+        while True:
             left = begin + timeout_s - time.perf_counter()
             if left <= 0:
-                raise TimeoutError(f"the screen did not show {pattern!r}: {output[-400:]!r}")
-            output += self.read(left)
-        return time.perf_counter() - begin
+                raise TimeoutError(f"the screen did not show {sought!r}: {self._picture.text}")
+            if self.read(left) and re.search(sought, self._picture.text):
+                return time.perf_counter() - begin
 
     def drain(self, quiet_s: float) -> bytes:
         """Everything written until nothing comes for `quiet_s`."""
@@ -136,14 +183,14 @@ def latencies(terminal: Terminal, flows: int, presses: int, dice: random.Random)
         found["page"].append(timed(terminal, b"\x1b[5~", f"1–{FLOW_LINES} of", dice))
         found["sort"].append(timed(terminal, b"r", first_line(flows - 1), dice))
         found["sort"].append(timed(terminal, b"r", first_line(0), dice))
-    below = [rf"\x1b\[{ABOVE + 1 + line};1H\x1b\[7m" for line in range(min(presses, FLOW_LINES))]
+    below = [rf"\n{ABOVE + 1 + line}>" for line in range(min(presses, FLOW_LINES))]
     return found | {"cursor": [timed(terminal, b"j", pattern, dice) for pattern in below]}
 
 
 def first_line(number: int) -> str:
     """What the first line of flows begins with when it shows this one of the made-up flows."""
     address = rf"10\.20\.{number >> 8 & 0xFF}\.{number & 0xFF}:{1024 + number % 60_000} "
-    return rf"\x1b\[{ABOVE + 1};1H(?:\x1b\[[0-9;]*m)*[^\x1b]*{address}"
+    return rf"\n{ABOVE + 1}[:>][^\n]*{address}"
 
 
 def timed(terminal: Terminal, key: bytes, pattern: str, dice: random.Random) -> float:
@@ -180,7 +227,7 @@ def grouping(terminal: Terminal, flows: int, presses: int, dice: random.Random) 
         terminal.wait_for(b"group flows by")
         terminal.press(b"gg")
         terminal.drain(0.3)  # source is marked
-        found.append(timed(terminal, b"\r", "groups", dice))
+        found.append(timed(terminal, b"\r", GROUPS, dice))
         found += [timed(terminal, b"r", arrow, dice) for arrow in ("RATE↑", "RATE↓")]
         found.append(timed(terminal, b"\x7f", f"–{FLOW_LINES} of {flows:,}", dice))
     return found
