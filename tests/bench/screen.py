@@ -71,8 +71,8 @@ SHOWN: dict[str, tuple[bytes, str, bytes]] = {
 class Picture:
     """What a terminal shows: only changes are sent, so what a key did is in no output as a whole."""
 
-    _TOKENS = re.compile(r"\x1b\[([0-9;?>=]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[PX^_][^\x1b]*\x1b\\|(\n)|"
-                         r"([^\x1b\n\r\x07\x08]+)|\x1b[^\[\]PX^_]|[\r\x07\x08]")
+    _TOKENS = re.compile(r"\x1b\[([0-9;?>=]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|"
+                         r"\x1b[PX^_][^\x1b]*\x1b\\|(\n)|([^\x1b\n\r\x07\x08]+)|\x1b[^\[\]PX^_]|[\r\x07\x08]")
 
     def __init__(self) -> None:
         self._cells = [[" "] * COLUMNS for _ in range(LINES)]
