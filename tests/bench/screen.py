@@ -43,7 +43,7 @@ AIM_MOST_MS = 120.0
 AIM_OCTETS = 5_000
 
 
-GROUPS = "of [0-9,]+ groups"
+GROUPS = "of [0-9,]+ groups?"
 SHOWN: dict[str, tuple[bytes, str, bytes]] = {
     "details": (b"\r", "first packet", b"\x1b"),
     "copy": (b"c", "hand off this flow", b"\x1b"),
