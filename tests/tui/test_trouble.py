@@ -73,7 +73,7 @@ async def test_the_key_shows_its_flows_and_the_next_one_after_it() -> None:
         assert "clears the filter" in line(pilot.app, -1)
         await pilot.press("backslash")
         assert "filter" not in line(pilot.app, 1) and "quit" in line(pilot.app, -1), "the message is about another list"
-        await pilot.press("slash", "up")
+        await pilot.press("slash", "up", "up")
         assert "port 80" in line(pilot.app, 1) or "retransmits" in line(pilot.app, 1), "filters of before are kept"
 
 

@@ -61,8 +61,11 @@ PROCESS_DTYPE = np.dtype([
 ])
 """struct process of bpf/owner.h, 48 bytes."""
 
-_POLL_S = 0.02
-"""Between two looks at new processes: what is in /proc of one that lives 50 ms is read."""
+_POLL_S, _QUIET_POLL_S, _QUIET_S = 0.02, 0.04, 1.0
+"""Between two looks at new processes, and when there was none for a while: what is in /proc of one that lives 50 ms is
+read."""
+_REST_S = 0.2
+"""Between two looks at what may have changed otherwise."""
 _SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
 """Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
 _MOST_COOKIES = 65_536
@@ -628,9 +631,12 @@ class FlowOwners:
         if len(self._seen_s) > _MOST_COOKIES:
             self._seen_s.clear()
 
-    def _take(self) -> None:
-        if self._notes is not None:
-            self._book.note(self._notes.take())
+    def _take(self) -> bool:
+        """Note new processes; whether there were any."""
+        notes = [] if self._notes is None else self._notes.take()
+        if notes:
+            self._book.note(notes)
+        return bool(notes)
 
     def _texts_of(self, owners: set[int]) -> Mapping[str, Mapping[int, str]]:
         """What is known of some owners; of those that the kernel has just reported, too."""
@@ -639,10 +645,14 @@ class FlowOwners:
         return self._book.texts_of(owners)
 
     def _run(self) -> None:
-        while not self._ending.wait(_POLL_S):
-            self._take()
-            self._book.complete()
-            self._apart.renew()
+        quiet_s = rested_s = 0.0
+        while not self._ending.wait(pause_s := _POLL_S if quiet_s < _QUIET_S else _QUIET_POLL_S):
+            found = self._take()
+            quiet_s, rested_s = (0.0 if found else quiet_s + pause_s), rested_s + pause_s
+            if self._book.incomplete or rested_s >= _REST_S:
+                self._book.complete()
+                self._apart.renew()
+                rested_s = 0.0
 
     def close(self) -> None:
         """Detach the hooks and end the threads."""
