@@ -238,11 +238,6 @@ class OwnerBook:
 
     # ---- one thread
 
-    @property
-    def incomplete(self) -> bool:
-        """Whether processes were noted since the last `complete`."""
-        return bool(self._new)
-
     def complete(self) -> None:
         """Read what /proc says of processes that were noted since the last call, and of some that may have changed.
         Take what is known of containers by now."""

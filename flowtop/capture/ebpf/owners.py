@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import struct
 import threading
 import time
@@ -27,6 +28,7 @@ from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
+from flowtop.capture.ebpf.ring import Ring
 from flowtop.model.kinds import Direction, Kind, Protocol, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
@@ -61,11 +63,11 @@ PROCESS_DTYPE = np.dtype([
 ])
 """struct process of bpf/owner.h, 48 bytes."""
 
-_POLL_S, _QUIET_POLL_S, _QUIET_S = 0.02, 0.04, 1.0
-"""Between two looks at new processes, and when there was none for a while: what is in /proc of one that lives 50 ms is
-read."""
-_REST_S = 0.2
-"""Between two looks at what may have changed otherwise."""
+_AGAIN_S = 0.01
+"""Minimum pause between two looks at new processes: what is in /proc of one that lives 50 ms is read."""
+_RING_OCTETS = 4096
+_LOOK_S = 0.25
+"""Between two looks at those that may have changed, at names of containers, and at address translations."""
 _SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
 """Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
 _MOST_COOKIES = 65_536
@@ -134,16 +136,28 @@ class ProcessNotes:
     """The kernel's notes of processes that use sockets.
 
     Args:
-        maps: file descriptors by name: processes, claims.
+        maps: file descriptors by name: processes, claims, processes_written.
     """
 
     def __init__(self, maps: Mapping[str, int]) -> None:
-        self._processes_fd, self._claims_fd = maps["processes"], maps["claims"]
+        self._processes_fd = maps["processes"]
         self._ids = np.empty(1024, np.uint64)
         self._processes = np.empty(1024, PROCESS_DTYPE)
-        self._word = np.zeros(1, np.uint64)
+        self._words = np.zeros(2, np.uint64)
+        self._claims = [bpf.RepeatedLookup(maps["claims"], _U32.pack(index), self._words[index:].ctypes.data)
+                        for index in range(2)]
         self._taken = 0
         self._lock = threading.Lock()
+        self._written = Ring(maps["processes_written"], _RING_OCTETS)
+        self.written_fd = maps["processes_written"]
+
+    def close(self) -> None:
+        """Unmap what is mapped."""
+        self._written.close()
+
+    def awaken(self) -> None:
+        """Have `written_fd` be readable again only when a process is noted after this. One thread."""
+        self._written.take(_RING_OCTETS)
 
     @property
     def missed(self) -> int:
@@ -152,8 +166,8 @@ class ProcessNotes:
             return self._count(1)
 
     def _count(self, index: int) -> int:
-        bpf.map_lookup(self._claims_fd, _U32.pack(index), self._word.ctypes.data)
-        return int(self._word[0])
+        self._claims[index].read()
+        return int(self._words[index])
 
     def take(self) -> list[tuple[int, Owner]]:
         """Remove the notes from the kernel and return them, with their owner ids. Any thread."""
@@ -477,7 +491,7 @@ class FlowOwners:
             self._attach(program, root)
         self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of)
         self._scans = SocketScans(self._book, clock, first=first)
-        self._ending = threading.Event()
+        self._ending_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
         self._thread.start()
 
@@ -631,12 +645,10 @@ class FlowOwners:
         if len(self._seen_s) > _MOST_COOKIES:
             self._seen_s.clear()
 
-    def _take(self) -> bool:
-        """Note new processes; whether there were any."""
-        notes = [] if self._notes is None else self._notes.take()
-        if notes:
-            self._book.note(notes)
-        return bool(notes)
+    def _take(self) -> None:
+        found = [] if self._notes is None else self._notes.take()
+        if found:
+            self._book.note(found)
 
     def _texts_of(self, owners: set[int]) -> Mapping[str, Mapping[int, str]]:
         """What is known of some owners; of those that the kernel has just reported, too."""
@@ -645,22 +657,30 @@ class FlowOwners:
         return self._book.texts_of(owners)
 
     def _run(self) -> None:
-        quiet_s = rested_s = 0.0
-        while not self._ending.wait(pause_s := _POLL_S if quiet_s < _QUIET_S else _QUIET_POLL_S):
-            found = self._take()
-            quiet_s, rested_s = (0.0 if found else quiet_s + pause_s), rested_s + pause_s
-            if self._book.incomplete or rested_s >= _REST_S:
-                self._book.complete()
-                self._apart.renew()
-                rested_s = 0.0
+        ending, any_event = select.poll(), select.poll()
+        for poll in (ending, any_event):
+            poll.register(self._ending_fd, select.POLLIN)
+        if self._notes is not None:
+            any_event.register(self._notes.written_fd, select.POLLIN)
+        while self._ending_fd not in (events := dict(any_event.poll(_LOOK_S * 1000))):
+            if self._notes is not None and events:
+                self._notes.awaken()
+                self._take()
+            self._book.complete()
+            self._apart.renew()
+            if events and ending.poll(_AGAIN_S * 1000):
+                break
 
     def close(self) -> None:
         """Detach the hooks and end the threads."""
         self.of_packets.close()
         if self._hooks is not None:
             self._hooks.close()
-        self._ending.set()
+        os.eventfd_write(self._ending_fd, 1)
         self._scans.close()
         self._thread.join()
+        os.close(self._ending_fd)
+        if self._notes is not None:
+            self._notes.close()
         self._containers.close()
         self._apart.close()
