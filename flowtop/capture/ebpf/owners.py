@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +71,8 @@ _LOOK_S = 0.25
 """Between two looks at those that may have changed, at names of containers, and at address translations."""
 _SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
 """Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
+_SCAN_NICE = 10
+"""Of scans but the first one: nobody waits for them at the start, and no tick should."""
 _MOST_COOKIES = 65_536
 _TO_ELSEWHERE = ("veth", "netkit")
 _MOST_SOUGHT, _SOUGHT_AGAIN_S = 4_096, 60.0
@@ -395,7 +398,8 @@ class SocketScans:
         last: the last complete scan; None: there was none yet.
     """
 
-    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan,
+    def __init__(self, book: OwnerBook, clock: Callable[[], float],
+                 scan: Callable[[], Scan] = partial(Scan, nice=_SCAN_NICE),  # noqa: B008 - it keeps nothing
                  first: BegunScan | None = None) -> None:
         self._book = book
         self._clock = clock
