@@ -568,20 +568,20 @@ class FlowOwners:
         owners[sent] &= ~np.uint64(SENDER_BIT)
 
     def _prefer_receivers(self, keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_]) -> None:
-        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; else
-        of the sender, unless the flow has an owner: the process here may have ended, and its socket with it. None of
-        these is of `sent` any more."""
+        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; those
+        are not of `sent` any more. Else it is of the sender, unless the flow has an owner: the process here may have
+        ended, and its socket with it."""
         scanned = self._scans.last
         some = np.flatnonzero(sent)
         some = some[self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])]
         if not len(some):
             return
-        found = np.zeros(len(some), np.uint64)
         if scanned is not None:
             found = scanned.table.of_flows(keys[some], np.ones(len(some), np.bool_))
-        owners[some] = np.where(are_processes(found), found, owners[some])
+            ours = are_processes(found)
+            owners[some[ours]] = found[ours]
+            sent[some[ours]] = False
         owners[some] |= np.where(are_processes(owners[some]), np.uint64(LISTED_BIT), np.uint64(0))
-        sent[some] = False
 
     def _seek_receivers(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
         """List the sockets again for what is sent into a container that nobody sends from."""
