@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +71,8 @@ _LOOK_S = 0.25
 """Between two looks at those that may have changed, at names of containers, and at address translations."""
 _SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
 """Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
+_SCAN_NICE = 10
+"""Of scans but the first one: nobody waits for them at the start, and no tick should."""
 _MOST_COOKIES = 65_536
 _TO_ELSEWHERE = ("veth", "netkit")
 _MOST_SOUGHT, _SOUGHT_AGAIN_S = 4_096, 60.0
@@ -231,6 +234,14 @@ def _rows(words: Words) -> npt.NDArray[np.bytes_]:
     """Each row as one text of octets: that numpy ignores zeros at their end makes no difference."""
     rows: npt.NDArray[np.bytes_] = np.ascontiguousarray(words).view(f"S{words.itemsize * words.shape[1]}")[:, 0]
     return rows
+
+
+def _different(ids: Ids) -> list[int]:
+    """Each id once. Flows of one process are often neighbours, which costs less than sorting."""
+    first = np.ones(len(ids), np.bool_)
+    first[1:] = ids[1:] != ids[:-1]
+    found: list[int] = np.unique(ids[first]).tolist()
+    return found
 
 
 class Apart:
@@ -395,7 +406,8 @@ class SocketScans:
         last: the last complete scan; None: there was none yet.
     """
 
-    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan,
+    def __init__(self, book: OwnerBook, clock: Callable[[], float],
+                 scan: Callable[[], Scan] = partial(Scan, nice=_SCAN_NICE),  # noqa: B008 - it keeps nothing
                  first: BegunScan | None = None) -> None:
         self._book = book
         self._clock = clock
@@ -550,7 +562,7 @@ class FlowOwners:
         counters["owner"] = owners
         self.of_packets.note(keys, owners)
         self._drained_s = self._clock()
-        self._book.touch(np.unique(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)).tolist())
+        self._book.touch(_different(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)))
         texts = self._book.texts()
         translations = self._apart.texts
         return (texts if translations is None else {**texts, TRANSLATIONS: translations}), conversations
@@ -564,20 +576,20 @@ class FlowOwners:
         owners[sent] &= ~np.uint64(SENDER_BIT)
 
     def _prefer_receivers(self, keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_]) -> None:
-        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; else
-        of the sender, unless the flow has an owner: the process here may have ended, and its socket with it. None of
-        these is of `sent` any more."""
+        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; those
+        are not of `sent` any more. Else it is of the sender, unless the flow has an owner: the process here may have
+        ended, and its socket with it."""
         scanned = self._scans.last
         some = np.flatnonzero(sent)
         some = some[self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])]
         if not len(some):
             return
-        found = np.zeros(len(some), np.uint64)
         if scanned is not None:
             found = scanned.table.of_flows(keys[some], np.ones(len(some), np.bool_))
-        owners[some] = np.where(are_processes(found), found, owners[some])
+            ours = are_processes(found)
+            owners[some[ours]] = found[ours]
+            sent[some[ours]] = False
         owners[some] |= np.where(are_processes(owners[some]), np.uint64(LISTED_BIT), np.uint64(0))
-        sent[some] = False
 
     def _seek_receivers(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
         """List the sockets again for what is sent into a container that nobody sends from."""
