@@ -75,6 +75,7 @@ BPF_TABLE("percpu_array", u32, struct work, works, 1);
 BPF_F_TABLE("sk_storage", int, struct socket_owner, socket_owners, 0, STORAGE_FLAGS);
 BPF_F_TABLE("hash", u64, struct process, processes, PROCESS_ENTRIES, 1 /* BPF_F_NO_PREALLOC */);
 BPF_TABLE("array", u32, u64, claims, 2);                 /* [0]: entries written to processes, [1]: not written */
+BPF_RINGBUF_OUTPUT(processes_written, 1);                /* wakes the reader; when it is full, he is awake */
 #endif
 
 #ifdef FLOW_NAMES
@@ -779,7 +780,7 @@ FLOW_INLINE void note_process(u64 id, struct process *process)
 {
 	struct process *known = processes.lookup(&id);
 	u32 which = 0;
-	u64 *count;
+	u64 *count, one = 1;
 
 	if (known && known->uid == process->uid && same_comm(known->comm, process->comm))
 		return;
@@ -789,6 +790,7 @@ FLOW_INLINE void note_process(u64 id, struct process *process)
 	count = claims.lookup(&which);
 	if (count)
 		__sync_fetch_and_add(count, 1);
+	processes_written.ringbuf_output(&one, sizeof(one), 0);
 }
 
 /* The socket is the current process's from now on. `socket`: a bpf_sock, also one that is a program's context. */

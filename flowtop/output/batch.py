@@ -311,7 +311,8 @@ class _Table:
         wording = self._config.wording
         layout = fit(self._config.width, names=page.attached, keep=sorted_column(page.query).id,
                      columns=columns_of(page.query).values(),
-                     distinctions=NO_DISTINCTIONS.with_rows(page.rows, tunnels=page.tunnels))
+                     distinctions=NO_DISTINCTIONS.with_rows(page.rows, tunnels=page.tunnels),
+                     needed=frozenset({"interface"}))  # no other line of a round says it
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(

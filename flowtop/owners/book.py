@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class Owner:
         user, unit: names.
         parents: pid and name of the parent, its parent and so on.
         container: that it runs in; None: none is known.
+        told: `comm` as the kernel said it, not /proc.
     """
 
     pid: int
@@ -71,6 +72,7 @@ class Owner:
     unit: str = ""
     parents: tuple[tuple[int, str], ...] = ()
     container: Container | None = None
+    told: str = field(default="", compare=False)
 
     @property
     def start_ticks(self) -> int:
@@ -152,7 +154,11 @@ class OwnerBook:
                 if known is not None:
                     owner = replace(known, comm=owner.comm, uid=owner.uid, cgroup_id=owner.cgroup_id or known.cgroup_id,
                                     user="" if known.uid != owner.uid else known.user)
+                owner = replace(owner, told=owner.comm)
+                before = self._by_pid.get(owner.pid, owner_id)
                 self._store(owner_id, owner)
+                if before != self._by_pid[owner.pid] and self._is_another(before, owner):
+                    self._doubt(before)
                 self._new[owner_id] = None
             while len(self._owners) > self._most:
                 self._forget(next(iter(self._owners)))
@@ -164,7 +170,9 @@ class OwnerBook:
             self._leave(owner_id, before.container)
         self._owners[owner_id] = owner
         self._owners.move_to_end(owner_id)
-        self._by_pid[owner.pid] = owner_id
+        latest = self._owners.get(self._by_pid.get(owner.pid, owner_id))
+        if latest is None or latest.start_ns <= owner.start_ns:
+            self._by_pid[owner.pid] = owner_id
         texts = self._texts
         texts[PROCESSES][owner_id] = owner.name
         if owner_id not in texts[STARTS]:
@@ -178,6 +186,20 @@ class OwnerBook:
         if owner.container is not None:
             self._store_container(owner_id, owner.container)
         self._changed = True
+
+    def _is_another(self, owner_id: int, than: Owner) -> bool:
+        """Whether this is another process, which /proc does not tell from that one: it started in the same tick. Of
+        one that was found in /proc no more than the tick is known: it may be the same."""
+        owner = self._owners[owner_id]
+        exact = owner.start_ns % TICK_NS and than.start_ns % TICK_NS
+        return bool(exact) and owner.start_ns != than.start_ns and owner.start_ticks == than.start_ticks
+
+    def _doubt(self, owner_id: int) -> None:
+        """What /proc said of this process may have been said of the next one with its pid: only the kernel's word
+        stays."""
+        owner = self._owners[owner_id]
+        self._store(owner_id, Owner(owner.pid, owner.start_ns, owner.told, owner.uid, owner.cgroup_id,
+                                    owner.parent_pid, told=owner.told))
 
     def _store_container(self, owner_id: int, container: Container) -> None:
         self._of_container.setdefault(container.id, set()).add(owner_id)
@@ -238,11 +260,6 @@ class OwnerBook:
 
     # ---- one thread
 
-    @property
-    def incomplete(self) -> bool:
-        """Whether processes were noted since the last `complete`."""
-        return bool(self._new)
-
     def complete(self) -> None:
         """Read what /proc says of processes that were noted since the last call, and of some that may have changed.
         Take what is known of containers by now."""
@@ -276,7 +293,9 @@ class OwnerBook:
         if owner.uid not in self._users:
             self._users[owner.uid] = self._user(owner.uid)
         changed = replace(owner, user=self._users[owner.uid])
-        life = proc.read_life(pid_of(owner_id), owner.start_ticks, self._proc)
+        latest = self._by_pid.get(owner.pid, owner_id)
+        doubtful = latest != owner_id and self._is_another(latest, owner)
+        life = None if doubtful else proc.read_life(pid_of(owner_id), owner.start_ticks, self._proc)
         if life is not None:
             changed = replace(changed, comm=life.stat.comm, executable=life.executable or owner.executable,
                               command=life.command or owner.command, cgroup=life.cgroup,
@@ -293,6 +312,9 @@ class OwnerBook:
         with self._lock:
             if owner_id not in self._owners:
                 return
+            latest = self._by_pid.get(owner.pid, owner_id)
+            if life is not None and latest != owner_id and self._is_another(latest, owner):
+                return  # it came while this was read
             if life is None:
                 self._read_s.pop(owner_id, None)
                 self._active.discard(owner_id)

@@ -4,7 +4,7 @@ It is a process of its own, so that a walk over 100,000 open files delays nothin
 namespaces. It reads only: netlink (sock_diag(7)), and /proc/PID. What the kernel says of sockets is handed on as it is:
 `flowtop.owners.socket_list` takes it apart. Standard library only, without flowtop.
 
-Standard output: see `scan`.
+Argument: what is added to its nice value. Standard output: see `scan`.
 """
 
 from __future__ import annotations
@@ -353,6 +353,7 @@ def scan() -> bytes:
 
 def main() -> None:
     """Scan and write."""
+    os.nice(int(sys.argv[1]))
     gc.disable()  # nothing here is circular, and it ends soon
     sys.stdout.buffer.write(scan())
 

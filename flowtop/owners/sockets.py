@@ -51,13 +51,14 @@ class Scan:
 
     Args:
         python: interpreter.
+        nice: what is added to the nice value.
     """
 
-    def __init__(self, python: str = sys.executable) -> None:
+    def __init__(self, python: str = sys.executable, nice: int = 0) -> None:
         script = Path(__file__).with_name("scan.py")
         self._process = subprocess.Popen(
-            [python, "-I", str(script)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            cwd=script.parent, env=_ENVIRONMENT, start_new_session=True)
+            [python, "-I", str(script), str(nice)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, cwd=script.parent, env=_ENVIRONMENT, start_new_session=True)
 
     def result(self) -> bytes | None:
         """Wait for the output; None: it failed or was ended."""

@@ -376,6 +376,21 @@ def test_what_a_container_sends_to_the_host_is_the_hosts_service(lab: Lab) -> No
         assert flow.pid == os.getpid(), flow
 
 
+def test_what_passes_an_address_of_the_host_to_another_container_is_its_senders(lab: Lab) -> None:
+    """A port that is published on the bridge: what comes in is for this host, what leaves is not."""
+    with site(lab) as place:
+        sender, receiver = place.containers
+        place.host.call(lambda: nat.publish(BRIDGE, receiver.address))
+        receiver.do("receive 8080")
+        with recorder(place) as recording:
+            for _ in range(3):
+                sender.do("send 10.88.0.1 8080")
+                time.sleep(0.2)
+    flows = [flow for flow in flows_of(recording, Protocol.UDP) if flow.destination_port == 8080]
+    assert (receiver.port, Direction.EGRESS) in points_of(recording, flows)
+    assert {(flow.process, flow.pid) for flow in flows} == {(sender.name, sender.pid)}
+
+
 BRIEF_CLIENT = """
 import socket, sys
 with socket.create_connection((sys.argv[1], 8080)) as connection:

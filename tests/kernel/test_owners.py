@@ -34,6 +34,7 @@ from flowtop.model.kinds import Direction, IpVersion, Protocol
 from flowtop.model.owners import COMMANDS, CONTAINERS, PARENTS, PROCESSES, USERS, pid_of
 from flowtop.model.record import FlowBatch
 from flowtop.owners.cgroups import cgroup2_root
+from flowtop.owners.proc import TICK_NS
 from tests.kernel.netns import PATIENCE_S, Lab, Namespace, Recorder, compile_c, eventually, process, run, scaled
 
 BRIEF = scaled(1000)
@@ -144,6 +145,22 @@ def test_processes_that_live_50_ms_are_all_known(lab: Lab, tmp_path: Path, kind:
         received = {flow.destination_port: (flow.pid, flow.process) for flow in flows_of(recording)
                     if flow.direction == Direction.INGRESS}
         assert received == expected
+
+
+def test_what_proc_says_of_a_new_process_is_read_at_once_and_not_with_the_next_tick(lab: Lab) -> None:
+    stage = lab.namespace()
+    with Recorder(stage, "lo", delay_s=3600, capture=OwningCapture, owners=True) as recording, \
+            process(*stage.command(sys.executable, "-c", SENDER)) as sender:
+        owners = recording.capture._owners
+        assert owners is not None
+
+        def is_read() -> bool:
+            found = owners._book.owner(owners._book._by_pid.get(sender.pid, 0))
+            noted = found is not None and found.start_ns % TICK_NS  # a list of sockets has it from /proc: rounded
+            return bool(noted and found.command.startswith(sys.executable))
+
+        eventually(is_read, "its command line is read")
+        assert recording.books.drains == 0
 
 
 # ---- ways to use sockets

@@ -121,6 +121,26 @@ def map_lookup(map_fd: int, key: bytes, value_address: int) -> bool:
     return True
 
 
+class RepeatedLookup:
+    """Copies the value of one key to `value_address`, again and again; for little more than the system call costs.
+
+    Args:
+        map_fd, key, value_address: see `map_lookup`.
+    """
+
+    def __init__(self, map_fd: int, key: bytes, value_address: int) -> None:
+        self._key = ctypes.create_string_buffer(key, len(key))
+        octets = struct.pack("=I4xQQQ", map_fd, ctypes.addressof(self._key), value_address, 0)
+        self._function, number, _ = _system_call()
+        self._arguments = (ctypes.c_long(number), ctypes.c_long(_MAP_LOOKUP_ELEM),
+                           ctypes.create_string_buffer(octets, len(octets)), ctypes.c_long(len(octets)))
+
+    def read(self) -> None:
+        """Copy it. Raises OSError."""
+        if self._function(*self._arguments) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def map_update(map_fd: int, key: bytes, value: bytes) -> None:
     """Write the value of `key` (per-CPU maps: of all possible CPUs); the key is created if absent."""
     key_buffer = ctypes.create_string_buffer(key, len(key))

@@ -42,7 +42,7 @@ OWNER_PROGRAMS = {
 }
 """Programs of bpf/flow.bpf.c for hooks of cgroups, with -DFLOW_OWNERS: program type, and enum bpf_attach_type."""
 
-OWNER_MAPS = ("processes", "claims")
+OWNER_MAPS = ("processes", "claims", "processes_written")
 """Maps of bpf/flow.bpf.c that flowtop reads, with -DFLOW_OWNERS."""
 
 NAME_PROGRAM = "names_seen"

@@ -11,7 +11,7 @@ import numpy as np
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import NAMES_OCTETS, FlowProgram
 from flowtop.capture.ebpf.loader import NAME_PROGRAM
-from flowtop.capture.ebpf.packet_taps import Ring
+from flowtop.capture.ebpf.ring import Ring
 from flowtop.model.names_seen import NameStatistics
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.names_seen.book import AreLocal, NameBook

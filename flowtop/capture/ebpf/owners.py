@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
+from flowtop.capture.ebpf.ring import Ring
 from flowtop.model.kinds import Direction, Kind, Protocol, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
@@ -61,13 +64,15 @@ PROCESS_DTYPE = np.dtype([
 ])
 """struct process of bpf/owner.h, 48 bytes."""
 
-_POLL_S, _QUIET_POLL_S, _QUIET_S = 0.02, 0.04, 1.0
-"""Between two looks at new processes, and when there was none for a while: what is in /proc of one that lives 50 ms is
-read."""
-_REST_S = 0.2
-"""Between two looks at what may have changed otherwise."""
+_AGAIN_S = 0.01
+"""Minimum pause between two looks at new processes: what is in /proc of one that lives 50 ms is read."""
+_RING_OCTETS = 4096
+_LOOK_S = 0.25
+"""Between two looks at those that may have changed, at names of containers, and at address translations."""
 _SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
 """Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
+_SCAN_NICE = 10
+"""Of scans but the first one: nobody waits for them at the start, and no tick should."""
 _MOST_COOKIES = 65_536
 _TO_ELSEWHERE = ("veth", "netkit")
 _MOST_SOUGHT, _SOUGHT_AGAIN_S = 4_096, 60.0
@@ -134,16 +139,28 @@ class ProcessNotes:
     """The kernel's notes of processes that use sockets.
 
     Args:
-        maps: file descriptors by name: processes, claims.
+        maps: file descriptors by name: processes, claims, processes_written.
     """
 
     def __init__(self, maps: Mapping[str, int]) -> None:
-        self._processes_fd, self._claims_fd = maps["processes"], maps["claims"]
+        self._processes_fd = maps["processes"]
         self._ids = np.empty(1024, np.uint64)
         self._processes = np.empty(1024, PROCESS_DTYPE)
-        self._word = np.zeros(1, np.uint64)
+        self._words = np.zeros(2, np.uint64)
+        self._claims = [bpf.RepeatedLookup(maps["claims"], _U32.pack(index), self._words[index:].ctypes.data)
+                        for index in range(2)]
         self._taken = 0
         self._lock = threading.Lock()
+        self._written = Ring(maps["processes_written"], _RING_OCTETS)
+        self.written_fd = maps["processes_written"]
+
+    def close(self) -> None:
+        """Unmap what is mapped."""
+        self._written.close()
+
+    def awaken(self) -> None:
+        """Have `written_fd` be readable again only when a process is noted after this. One thread."""
+        self._written.take(_RING_OCTETS)
 
     @property
     def missed(self) -> int:
@@ -152,8 +169,8 @@ class ProcessNotes:
             return self._count(1)
 
     def _count(self, index: int) -> int:
-        bpf.map_lookup(self._claims_fd, _U32.pack(index), self._word.ctypes.data)
-        return int(self._word[0])
+        self._claims[index].read()
+        return int(self._words[index])
 
     def take(self) -> list[tuple[int, Owner]]:
         """Remove the notes from the kernel and return them, with their owner ids. Any thread."""
@@ -217,6 +234,14 @@ def _rows(words: Words) -> npt.NDArray[np.bytes_]:
     """Each row as one text of octets: that numpy ignores zeros at their end makes no difference."""
     rows: npt.NDArray[np.bytes_] = np.ascontiguousarray(words).view(f"S{words.itemsize * words.shape[1]}")[:, 0]
     return rows
+
+
+def _different(ids: Ids) -> list[int]:
+    """Each id once. Flows of one process are often neighbours, which costs less than sorting."""
+    first = np.ones(len(ids), np.bool_)
+    first[1:] = ids[1:] != ids[:-1]
+    found: list[int] = np.unique(ids[first]).tolist()
+    return found
 
 
 class Apart:
@@ -381,7 +406,8 @@ class SocketScans:
         last: the last complete scan; None: there was none yet.
     """
 
-    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan,
+    def __init__(self, book: OwnerBook, clock: Callable[[], float],
+                 scan: Callable[[], Scan] = partial(Scan, nice=_SCAN_NICE),  # noqa: B008 - it keeps nothing
                  first: BegunScan | None = None) -> None:
         self._book = book
         self._clock = clock
@@ -477,7 +503,7 @@ class FlowOwners:
             self._attach(program, root)
         self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of)
         self._scans = SocketScans(self._book, clock, first=first)
-        self._ending = threading.Event()
+        self._ending_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
         self._thread.start()
 
@@ -536,7 +562,7 @@ class FlowOwners:
         counters["owner"] = owners
         self.of_packets.note(keys, owners)
         self._drained_s = self._clock()
-        self._book.touch(np.unique(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)).tolist())
+        self._book.touch(_different(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)))
         texts = self._book.texts()
         translations = self._apart.texts
         return (texts if translations is None else {**texts, TRANSLATIONS: translations}), conversations
@@ -550,20 +576,20 @@ class FlowOwners:
         owners[sent] &= ~np.uint64(SENDER_BIT)
 
     def _prefer_receivers(self, keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_]) -> None:
-        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; else
-        of the sender, unless the flow has an owner: the process here may have ended, and its socket with it. None of
-        these is of `sent` any more."""
+        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; those
+        are not of `sent` any more. Else it is of the sender, unless the flow has an owner: the process here may have
+        ended, and its socket with it."""
         scanned = self._scans.last
         some = np.flatnonzero(sent)
         some = some[self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])]
         if not len(some):
             return
-        found = np.zeros(len(some), np.uint64)
         if scanned is not None:
             found = scanned.table.of_flows(keys[some], np.ones(len(some), np.bool_))
-        owners[some] = np.where(are_processes(found), found, owners[some])
+            ours = are_processes(found)
+            owners[some[ours]] = found[ours]
+            sent[some[ours]] = False
         owners[some] |= np.where(are_processes(owners[some]), np.uint64(LISTED_BIT), np.uint64(0))
-        sent[some] = False
 
     def _seek_receivers(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
         """List the sockets again for what is sent into a container that nobody sends from."""
@@ -631,12 +657,10 @@ class FlowOwners:
         if len(self._seen_s) > _MOST_COOKIES:
             self._seen_s.clear()
 
-    def _take(self) -> bool:
-        """Note new processes; whether there were any."""
-        notes = [] if self._notes is None else self._notes.take()
-        if notes:
-            self._book.note(notes)
-        return bool(notes)
+    def _take(self) -> None:
+        found = [] if self._notes is None else self._notes.take()
+        if found:
+            self._book.note(found)
 
     def _texts_of(self, owners: set[int]) -> Mapping[str, Mapping[int, str]]:
         """What is known of some owners; of those that the kernel has just reported, too."""
@@ -645,22 +669,30 @@ class FlowOwners:
         return self._book.texts_of(owners)
 
     def _run(self) -> None:
-        quiet_s = rested_s = 0.0
-        while not self._ending.wait(pause_s := _POLL_S if quiet_s < _QUIET_S else _QUIET_POLL_S):
-            found = self._take()
-            quiet_s, rested_s = (0.0 if found else quiet_s + pause_s), rested_s + pause_s
-            if self._book.incomplete or rested_s >= _REST_S:
-                self._book.complete()
-                self._apart.renew()
-                rested_s = 0.0
+        ending, any_event = select.poll(), select.poll()
+        for poll in (ending, any_event):
+            poll.register(self._ending_fd, select.POLLIN)
+        if self._notes is not None:
+            any_event.register(self._notes.written_fd, select.POLLIN)
+        while self._ending_fd not in (events := dict(any_event.poll(_LOOK_S * 1000))):
+            if self._notes is not None and events:
+                self._notes.awaken()
+                self._take()
+            self._book.complete()
+            self._apart.renew()
+            if events and ending.poll(_AGAIN_S * 1000):
+                break
 
     def close(self) -> None:
         """Detach the hooks and end the threads."""
         self.of_packets.close()
         if self._hooks is not None:
             self._hooks.close()
-        self._ending.set()
+        os.eventfd_write(self._ending_fd, 1)
         self._scans.close()
         self._thread.join()
+        os.close(self._ending_fd)
+        if self._notes is not None:
+            self._notes.close()
         self._containers.close()
         self._apart.close()

@@ -116,8 +116,8 @@ SPARE_FILES = 10
 _OTHER_FILES = 11
 """Two sockets of netlink, one eventfd, two maps to wait with, the pipe from a list of sockets, mappings of a ring
 buffer, and what a screen has open: also without one, so that the limit is one number."""
-_ROOT_FILES = 1
-"""The root of cgroup v2, where it is not mounted."""
+_OWNER_FILES = 4
+"""The root of cgroup v2, where it is not mounted; mappings of a ring buffer, and what ends waiting for it."""
 _PACKET_FILES = 8
 """Maps, mappings of the ring buffer, and what is written."""
 _EXPORT_FILES = 3
@@ -133,7 +133,7 @@ def most_files(*, owners: bool, names: bool, packets: bool = False, exports: int
         owners, names, packets, exports: as for `begin`.
     """
     return (len(PROGRAMS) + len(MAPS) + HOOKS + _OTHER_FILES + SPARE_FILES
-            + (2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + _ROOT_FILES if owners else 0)
+            + (2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + _OWNER_FILES if owners else 0)
             + (1 + len(NAME_MAPS) if names else 0)
             + (len(PACKET_PROGRAMS) + _PACKET_FILES + HOOKS if packets else 0)
             + _EXPORT_FILES * exports)

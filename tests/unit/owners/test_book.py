@@ -96,6 +96,41 @@ def test_two_owners_of_one_pid_have_different_ids() -> None:
     assert pid_of(early) == pid_of(late) == 4_194_303
 
 
+@pytest.mark.parametrize("read", [(), ("first",), ("both",), ("first", "both")])
+def test_of_two_processes_with_one_pid_in_one_tick_proc_knows_the_later_one(
+        child: subprocess.Popen[bytes], read: tuple[str, ...]) -> None:
+    """The child here is the later one: what /proc says is said of it alone, whenever it is read."""
+    owners = book()
+    number, later = living(child.pid)
+    first = Owner(child.pid, later.start_ns - 1_000_000, "first", later.uid, parent_pid=1)
+    assert first.start_ticks == later.start_ticks
+    before = owner_id(first.pid, first.start_ns)
+    owners.note([(before, first)])
+    if "first" in read:
+        owners.complete()
+    owners.note([(number, later)])
+    if "both" in read:
+        owners.touch([before, number])
+        owners.complete()
+    texts = owners.texts()
+    assert (texts[PROCESSES][before], texts[PROCESSES][number]) == ("first", "sleep")
+    assert not texts[COMMANDS].get(before) and not texts[EXECUTABLES].get(before)
+    if "both" in read:
+        assert texts[COMMANDS][number] == "sleep 60"
+
+
+def test_a_process_that_was_found_in_proc_may_be_the_one_the_kernel_tells_of(child: subprocess.Popen[bytes]) -> None:
+    owners = book()
+    number, told = living(child.pid)
+    found = Owner(told.pid, told.start_ticks * TICK_NS, told.comm, told.uid)
+    owners.note([(owner_id(found.pid, found.start_ns), found)])
+    owners.complete()
+    owners.note([(number, told)])
+    owners.complete()
+    commands = owners.texts()[COMMANDS]
+    assert commands[owner_id(found.pid, found.start_ns)] == commands[number] == "sleep 60"
+
+
 def test_the_latest_name_counts() -> None:
     owners = book()
     number = owner_id(10, 20)

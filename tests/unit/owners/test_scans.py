@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,21 @@ def test_a_scan_that_began_before_the_hooks_is_taken_and_repeated(monkeypatch: p
     finally:
         scans.close()
         first.close()
+
+
+def test_a_scan_of_lower_priority() -> None:
+    """Its process says so, also when it has ended already, and it is complete."""
+    expected = min(os.getpriority(os.PRIO_PROCESS, 0) + 3, 19)
+    scan, deadline = Scan(nice=3), time.monotonic() + 60
+
+    def nice() -> int:
+        stat = Path(f"/proc/{scan._process.pid}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[16])  # proc_pid_stat(5): (19)
+
+    while nice() != expected and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert nice() == expected
+    assert scan.result() is not None
 
 
 def test_a_scan_that_nobody_takes_leaves_nothing() -> None:
