@@ -460,7 +460,7 @@ def test_a_filter_typed_into_the_screen_leaves_the_flows_it_means(pair: tuple[Na
     def act(pid: int, terminal: int) -> None:
         del pid
         for keys, shown in ((b"\\", b"10.77.0.2:9 "), (b"/", b"/ "), (b"udp and port 9", b"1 of "),
-                            (b"\r", b"filter "), (b"\\", b"by "),
+                            (b"\r", b"filter "), (b"\\", b"icmp"),
                             (b"/\x1b[200~icmp \x1b[31mand\n\x1b[201~", b"packet bytes"), (b"\x1b", b"by ")):
             os.write(terminal, keys)
             seen.append(read_until(terminal, shown))
