@@ -132,6 +132,9 @@ class FlowMaps:
         self._maps = maps
         self._grace = grace
         self._word = np.zeros(1, "u4")
+        self._entries = np.zeros(1, "u4")
+        self._insertions = [bpf.RepeatedLookup(self._inserted_fd, _U32.pack(side), self._entries.ctypes.data)
+                            for side in (0, 1)]
         self.buffer = buffer if buffer is not None else FlowBuffer()
         self.everything = False
         self.active = self._read(self._control_fd, 0) & CONTROL_SIDE
@@ -142,7 +145,8 @@ class FlowMaps:
 
     def inserted(self) -> int:
         """Number of entries added to the active side since its last drain."""
-        return self._read(self._inserted_fd, self.active)
+        self._insertions[self.active].read()
+        return int(self._entries[0])
 
     def flip(self) -> int:
         """Make the other side active. Returns the previous side, which is idle after `settle`."""

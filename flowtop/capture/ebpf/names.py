@@ -68,7 +68,7 @@ class SeenNames:
 
     def take(self) -> None:
         """Read what has come, as far as the time for it allows."""
-        if self._ring is None:
+        if self._ring is None or self._ring.empty:
             return
         now = self._clock()
         self._saved_s = min(self._saved_s + (now - self._saved_at) * _SHARE, _SAVED_S)

@@ -34,6 +34,11 @@ class Ring:
         self._octets = np.frombuffer(self._writers, np.uint8, 2 * size, page)
         self._fence = threading.Lock()
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was written since the last `take` of all that there was."""
+        return bool(self._produced[0] == self._consumed[0])
+
     def take(self, most: int = _MOST_RECORDS) -> tuple[npt.NDArray[np.uint8], list[int]]:
         """Copy complete records, at most so many, and remove them from the ring.
 
