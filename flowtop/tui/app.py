@@ -263,7 +263,9 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         if not isinstance(event, events.Key | events.Paste):
             await super().on_event(event)
         elif event.is_forwarded:  # it has come back from the screen
-            await super().on_event(event)
+            sent_to = None if self._on_its_way is None or self._on_its_way[1] is not event else self._on_its_way[0]
+            if sent_to is None or sent_to is self.screen:  # else that one took it, and has gone: it is not for the next
+                await super().on_event(event)
             if self._on_its_way is not None and self._on_its_way[1] is event:
                 self._on_its_way = None
                 await self._next_keys()

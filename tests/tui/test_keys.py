@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from ipaddress import ip_address as address
 
 import pytest
@@ -629,3 +630,26 @@ async def test_every_action_of_the_main_screen_is_one_controllers() -> None:
     assert len(own) == len(set(own))
     actions = {f"action_{key.action.partition('(')[0]}" for key in KEYS if not key.action.startswith("app.")}
     assert actions == {*own, "action_help", "action_chart", "action_books", "action_clear_cursor"}
+
+
+@pytest.mark.parametrize("opening", ["s", "g"])
+async def test_the_letter_of_a_choice_is_no_key_of_the_list_below(opening: str) -> None:
+    """`q` of a column would quit, `T` of a field change the theme, and so on: all letters there are."""
+    source = FakeSource(random_flows(20))
+    async with running(source, 120, 40) as pilot:
+        app = pilot.app
+        assert isinstance(app, FlowtopApp)
+        theme = app.theme
+        await pilot.press(opening)
+        letters = [letter for letter in app.screen._letters if letter.strip()]  # type: ignore[attr-defined]
+        await pilot.press("escape")
+        assert {"q", "e", "r", "x", "E"} & set(letters)
+        for letter in letters:
+            before = source.asked[-1]
+            await pilot.press(opening, letter)
+            await pilot.pause()
+            assert app.is_running and app.screen is app.main and app.theme == theme, letter
+            after = source.asked[-1]
+            changed = {one.name for one in fields(after) if getattr(after, one.name) != getattr(before, one.name)}
+            allowed = {"sort", "descending", "group", "biflow", "columns", "anchor", "offset", "limit"}
+            assert changed <= allowed, (letter, changed)
