@@ -34,6 +34,7 @@ from flowtop.owners import proc
 from flowtop.owners.cgroups import CgroupPaths, slice_of, unit_of
 from flowtop.owners.containers import Container, ContainerNames
 from flowtop.owners.proc import PROC, TICK_NS, Stat
+from flowtop.text import units
 
 MOST_OWNERS = 65_536
 _RENAMED_AFTER_S = 2.0
@@ -102,6 +103,15 @@ def start_text(start_ticks: int, boot_ns: int) -> str:
     """A process' start in UTC, as in `-o json`: hundredths of a second, as exact as /proc."""
     at = datetime.fromtimestamp((start_ticks * TICK_NS + boot_ns) // 10_000_000 / 100, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 10_000:02}Z"
+
+
+def _telling(owner: Owner) -> str:
+    """The name of a process that does not hide it: "", for its pid to be shown, if it cannot be seen; and with the pid
+    if it is that of those who are no processes."""
+    name = owner.name
+    if not units.printable(name).strip():
+        return ""
+    return f"{name} (pid {owner.pid})" if name in MARKS.values() else name
 
 
 class OwnerBook:
@@ -174,7 +184,7 @@ class OwnerBook:
         if latest is None or latest.start_ns <= owner.start_ns:
             self._by_pid[owner.pid] = owner_id
         texts = self._texts
-        texts[PROCESSES][owner_id] = owner.name
+        texts[PROCESSES][owner_id] = _telling(owner)
         if owner_id not in texts[STARTS]:
             texts[STARTS][owner_id] = start_text(owner.start_ticks, self._boot_ns)
         texts[USERS][owner_id] = owner.user or self._users.get(owner.uid) or str(owner.uid)

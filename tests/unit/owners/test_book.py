@@ -160,6 +160,16 @@ def test_those_without_traffic_are_forgotten_first_and_counted() -> None:
     assert owners.forgotten == 1
 
 
+@pytest.mark.parametrize(("comm", "shown"), [
+    (" ", ""), ("\x1b[31m", ""), ("\u200b\x07 ", ""), ("kernel", "kernel (pid 7)"), ("forwarded", "forwarded (pid 7)"),
+    ("kerneloops", "kerneloops"), (" sshd", " sshd")])
+def test_no_process_hides_behind_its_name(comm: str, shown: str) -> None:
+    """It can be any 15 octets (prctl(2)). Without a text the pid is shown."""
+    owners = book()
+    owners.note([(owner_id(7, 1 << 20), Owner(7, 1 << 20, comm, 0))])
+    assert owners.texts()[PROCESSES][owner_id(7, 1 << 20)] == shown
+
+
 def test_marks_are_no_processes() -> None:
     assert book().texts()[PROCESSES] == {1: "kernel", 2: "forwarded"}
 
