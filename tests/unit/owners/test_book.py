@@ -119,6 +119,23 @@ def test_of_two_processes_with_one_pid_in_one_tick_proc_knows_the_later_one(
         assert texts[COMMANDS][number] == "sleep 60"
 
 
+def test_a_later_process_in_another_tick_does_not_hide_the_one_that_proc_meant(child: subprocess.Popen[bytes]) -> None:
+    """Three processes with one pid: /proc is read for the first and means the second, the child here, in the same tick;
+    and the third one is told of before it, as the kernel keeps them in no order."""
+    owners = book()
+    number, second = living(child.pid)
+    first = Owner(child.pid, second.start_ns - 1_000_000, "first", second.uid)
+    third = Owner(child.pid, second.start_ns + 2 * TICK_NS, "third", second.uid)
+    before = owner_id(first.pid, first.start_ns)
+    owners.note([(before, first)])
+    owners.complete()
+    owners.note([(owner_id(third.pid, third.start_ns), third), (number, second)])
+    assert owners.texts()[PROCESSES][before] == "first"
+    owners.touch([before])
+    owners.complete()
+    assert owners.texts()[PROCESSES][before] == "first" and not owners.texts()[COMMANDS].get(before)
+
+
 def test_a_process_that_was_found_in_proc_may_be_the_one_the_kernel_tells_of(child: subprocess.Popen[bytes]) -> None:
     owners = book()
     number, told = living(child.pid)
