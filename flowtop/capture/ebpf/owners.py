@@ -522,7 +522,8 @@ class FlowOwners:
         self.refused = program.owners_refused
         if not self.refused:
             self._attach(program, root)
-        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of)
+        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of,
+                                       self._addresses.knew)
         self._scans = SocketScans(self._book, clock, first=first)
         self._ending_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
