@@ -57,20 +57,21 @@ class Message(NamedTuple):
     complete: bool = True
 
 
-def read_message(octets: bytes, *, cut: bool = False) -> Message | None:
+def read_message(octets: bytes, *, cut: bool = False, answers: bool = True) -> Message | None:
     """Read a query or an answer; None: neither is of interest (other operations, other classes or types).
 
     Args:
         octets: the message; its first two, the id, which the client chose, are not looked at.
         cut: its end is missing: what is left of it is enough.
+        answers: whether they are read; else only the question is, which costs little.
 
     Raises MalformedError.
     """
-    return _read(b"\0\0" + octets[2:], cut)
+    return _read(b"\0\0" + octets[2:], cut, answers)
 
 
 @lru_cache(maxsize=2048)
-def _read(octets: bytes, cut: bool) -> Message | None:
+def _read(octets: bytes, cut: bool, with_answers: bool) -> Message | None:
     """The same. Many messages are equal but for their id. (What was malformed is not kept.)"""
     parser = Parser(octets)
     try:
@@ -87,7 +88,7 @@ def _read(octets: bytes, cut: bool) -> Message | None:
         return Message(question, is_answer=False)
     if flags & _TRUNCATED:
         return Message(question, is_answer=True, complete=False)
-    if flags & _CODE:
+    if flags & _CODE or not with_answers:
         return Message(question, is_answer=True)
     addresses, life_s = _answer(parser, question.labels, answers, cut)
     return Message(question, is_answer=True, addresses=addresses, life_s=life_s)

@@ -7,7 +7,8 @@ import re
 from flowtop.names_seen.errors import MalformedError
 
 _REQUEST = re.compile(rb"[A-Z]{3,16} ([^ \r\n]+) HTTP/1\.[01]\r?\n")
-_HOST = re.compile(rb"(?:^|\n)[Hh][Oo][Ss][Tt]:[ \t]*([^ \t\r\n]*)[ \t]*\r?\n")
+_HOST = re.compile(rb"(?:^|\n)[Hh][Oo][Ss][Tt]:[ \t]*+([^ \t\r\n]*+)[ \t]*+\r?\n")
+"""Possessive: a packet full of spaces costs its length, not the square of it."""
 _PORT = re.compile(rb":[0-9]*$")
 
 

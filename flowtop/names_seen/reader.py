@@ -111,15 +111,17 @@ class NameReader:
     def _dns(self, key: bytes, time_ns: int, octets: bytes, *, cut: bool) -> None:
         from flowtop.names_seen.dns_messages import name_text, read_message
 
-        try:
-            message = read_message(octets, cut=cut)
+        source, destination, source_port, destination_port, protocol, version = _KEY.unpack_from(key)
+        number = octets[:_LENGTH.size] + bytes([protocol])
+        answered = destination + source + struct.pack("=H", destination_port) + number
+        at_ns, question = self._questions.get(answered, (0, None))
+        try:  # of an answer that nobody waits for the question is enough: many of them take little time from others
+            message = read_message(octets, cut=cut, answers=bool(question))
         except MalformedError:
             self._counts["malformed"] += 1
             return
         if message is None:
             return
-        source, destination, source_port, destination_port, protocol, version = _KEY.unpack_from(key)
-        number = octets[:_LENGTH.size] + bytes([protocol])
         if not message.is_answer:
             if destination_port == DNS_PORT:
                 asked = source + destination + struct.pack("=H", source_port) + number
@@ -129,15 +131,13 @@ class NameReader:
             return
         if source_port != DNS_PORT:
             return
-        asked = destination + source + struct.pack("=H", destination_port) + number
-        at_ns, question = self._questions.get(asked, (0, None))
         if question == _ANSWERED:
             return  # the same packet, seen at another interface; or somebody who comes too late
         if question != message.question or not -_ASKED_FOR_NS <= time_ns - at_ns <= _ASKED_FOR_NS:
             self._counts["unasked"] += 1
             return
         if message.complete:
-            self._questions[asked] = at_ns, _ANSWERED
+            self._questions[answered] = at_ns, _ANSWERED
         if message.addresses:
             self._counts["answers"] += 1
             self._book.look_up(destination, version, message.addresses, name_text(question.labels), time_ns,

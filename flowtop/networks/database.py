@@ -1,13 +1,13 @@
 """One MMDB file: which record each of many addresses has, and what flowtop reads of a record.
 
 maxminddb opens the file and decodes records. Its look-up takes one address at a time, so the search tree is walked
-here, for many addresses at once; each different record is then decoded once, by maxminddb.
+here, for many addresses at once; each different record is then decoded once, by maxminddb. Always by its decoder in
+Python, which costs some microseconds a record: its extension in C crashes on some damaged files.
 File format: https://maxmind.github.io/MaxMind-DB/
 """
 
 from __future__ import annotations
 
-import ipaddress
 import mmap
 import os
 import stat
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import maxminddb
 import numpy as np
 import numpy.typing as npt
+from maxminddb.decoder import Decoder
 
 from flowtop.model.kinds import IpVersion
 from flowtop.text import units
@@ -88,11 +89,11 @@ class Database:
         if not status.st_size:
             raise DatabaseError("is empty")
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._reader = maxminddb.open_database(path)
+        with maxminddb.open_database(path, maxminddb.MODE_MMAP) as reader:
+            facts = reader.metadata()
         self.identity = identity(status)
         if identity(os.fstat(self._descriptor)) != self.identity or identity(path.stat()) != self.identity:
             raise DatabaseError("is being changed")
-        facts = self._reader.metadata()
         if facts.record_size not in (24, 28, 32) or facts.ip_version not in tuple(IpVersion) or facts.node_count < 1:
             raise DatabaseError("has a format that is not known")
         self._bits, self._count, self._six = facts.record_size, facts.node_count, facts.ip_version == IpVersion.V6
@@ -103,7 +104,9 @@ class Database:
             raise DatabaseError("is damaged: its tree does not end where it should")
         self.kind = units.printable(str(facts.database_type), LONGEST_NAME)
         self.built_s = facts.build_epoch
-        self._tree = np.frombuffer(mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ), np.uint8, octets)
+        mapped = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        self._tree = np.frombuffer(mapped, np.uint8, octets)
+        self._decoder = Decoder(mapped, octets + _SEPARATOR)
         self._known: dict[int, Known] = {}
         self.decoded = 0
         """Records that were decoded so far."""
@@ -131,18 +134,17 @@ class Database:
             self._walk(found, np.flatnonzero(~four), 0, 0, high, low, lengths)
         return found
 
-    def known(self, record: int, high: int, low: int) -> Known:
-        """What the record says, which is that of this address."""
+    def known(self, record: int) -> Known:
+        """What a record says that `records` has found."""
         known = self._known.get(record)
         if known is None:
-            known = self._known[record] = self._decoded(high, low)
+            known = self._known[record] = self._decoded(record)
         return known
 
-    def _decoded(self, high: int, low: int) -> Known:
+    def _decoded(self, record: int) -> Known:
         self.decoded += 1
-        address = ipaddress.IPv6Address(high << 64 | low)
         try:
-            return known_of(self._reader.get(str(address.ipv4_mapped or address)))
+            return known_of(self._decoder.decode(record - self._count + len(self._tree))[0])
         except (maxminddb.InvalidDatabaseError, ValueError, TypeError, KeyError, IndexError, RecursionError, OSError,
                 MemoryError, OverflowError):
             self.unreadable += 1

@@ -187,16 +187,16 @@ class NetworkDatabases:
             if database is None:
                 continue
             records = database.records(high, low, lengths)
-            different, one, inverse = np.unique(records, return_index=True, return_inverse=True)
+            different, inverse = np.unique(records, return_inverse=True)
             values, before, due = Origins.none(len(different)), database.unreadable, database.decoded + _AT_LEAST
-            for place, (record, row) in enumerate(zip(different.tolist(), one.tolist(), strict=True)):
+            for place, record in enumerate(different.tolist()):
                 if database.decoded >= due:
                     due += _AT_LEAST
                     if self._clock() >= until:
                         decoded &= inverse < place
                         break
                 if record:
-                    known = database.known(record, int(high[row]), int(low[row]))
+                    known = database.known(record)
                     values.asn[place], values.name[place], values.country[place] = self._codes(known)
             if database.unreadable != before:
                 self._tell()

@@ -34,6 +34,7 @@ from flowtop.owners import proc
 from flowtop.owners.cgroups import CgroupPaths, slice_of, unit_of
 from flowtop.owners.containers import Container, ContainerNames
 from flowtop.owners.proc import PROC, TICK_NS, Stat
+from flowtop.text import units
 
 MOST_OWNERS = 65_536
 _RENAMED_AFTER_S = 2.0
@@ -104,6 +105,15 @@ def start_text(start_ticks: int, boot_ns: int) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 10_000:02}Z"
 
 
+def _telling(owner: Owner) -> str:
+    """The name of a process that does not hide it: "", for its pid to be shown, if it cannot be seen; and with the pid
+    if it is that of those who are no processes."""
+    name = owner.name
+    if not units.printable(name).strip():
+        return ""
+    return f"{name} (pid {owner.pid})" if name in MARKS.values() else name
+
+
 class OwnerBook:
     """Owners by id. `complete` is for one thread; the other methods are for any.
 
@@ -136,7 +146,7 @@ class OwnerBook:
         self._users: dict[int, str] = {}
         self._lock = threading.Lock()
         self._owners: OrderedDict[int, Owner] = OrderedDict()
-        self._by_pid: dict[int, int] = {}
+        self._of_start: dict[tuple[int, int], int] = {}  # by pid and tick of /proc
         self._new: dict[int, None] = {}
         self._read_s: dict[int, float] = {}
         self._active: set[int] = set()
@@ -155,9 +165,9 @@ class OwnerBook:
                     owner = replace(known, comm=owner.comm, uid=owner.uid, cgroup_id=owner.cgroup_id or known.cgroup_id,
                                     user="" if known.uid != owner.uid else known.user)
                 owner = replace(owner, told=owner.comm)
-                before = self._by_pid.get(owner.pid, owner_id)
+                before = self._latest(owner_id, owner)
                 self._store(owner_id, owner)
-                if before != self._by_pid[owner.pid] and self._is_another(before, owner):
+                if before != self._latest(owner_id, owner) and self._is_another(before, owner):
                     self._doubt(before)
                 self._new[owner_id] = None
             while len(self._owners) > self._most:
@@ -170,11 +180,11 @@ class OwnerBook:
             self._leave(owner_id, before.container)
         self._owners[owner_id] = owner
         self._owners.move_to_end(owner_id)
-        latest = self._owners.get(self._by_pid.get(owner.pid, owner_id))
+        latest = self._owners.get(self._latest(owner_id, owner))
         if latest is None or latest.start_ns <= owner.start_ns:
-            self._by_pid[owner.pid] = owner_id
+            self._of_start[owner.pid, owner.start_ticks] = owner_id
         texts = self._texts
-        texts[PROCESSES][owner_id] = owner.name
+        texts[PROCESSES][owner_id] = _telling(owner)
         if owner_id not in texts[STARTS]:
             texts[STARTS][owner_id] = start_text(owner.start_ticks, self._boot_ns)
         texts[USERS][owner_id] = owner.user or self._users.get(owner.uid) or str(owner.uid)
@@ -186,6 +196,10 @@ class OwnerBook:
         if owner.container is not None:
             self._store_container(owner_id, owner.container)
         self._changed = True
+
+    def _latest(self, owner_id: int, owner: Owner) -> int:
+        """The last process with this pid that started in the same tick of /proc; by default this one."""
+        return self._of_start.get((owner.pid, owner.start_ticks), owner_id)
 
     def _is_another(self, owner_id: int, than: Owner) -> bool:
         """Whether this is another process, which /proc does not tell from that one: it started in the same tick. Of
@@ -216,8 +230,8 @@ class OwnerBook:
 
     def _forget(self, owner_id: int) -> None:
         owner = self._owners.pop(owner_id)
-        if self._by_pid.get(owner.pid) == owner_id:
-            del self._by_pid[owner.pid]
+        if self._of_start.get((owner.pid, owner.start_ticks)) == owner_id:
+            del self._of_start[owner.pid, owner.start_ticks]
         for table in self._texts.values():
             table.pop(owner_id, None)
         if owner.container is not None:
@@ -236,9 +250,7 @@ class OwnerBook:
 
     def known_as(self, pid: int, start_ticks: int) -> int | None:
         """The owner id of the process with this pid that started then, if it is known; ids have finer times."""
-        owner_id = self._by_pid.get(pid)
-        owner = self._owners.get(owner_id) if owner_id is not None else None
-        return owner_id if owner is not None and owner.start_ticks == start_ticks else None
+        return self._of_start.get((pid, start_ticks))
 
     def owner(self, owner_id: int) -> Owner | None:
         """What is known of an owner."""
@@ -293,7 +305,7 @@ class OwnerBook:
         if owner.uid not in self._users:
             self._users[owner.uid] = self._user(owner.uid)
         changed = replace(owner, user=self._users[owner.uid])
-        latest = self._by_pid.get(owner.pid, owner_id)
+        latest = self._latest(owner_id, owner)
         doubtful = latest != owner_id and self._is_another(latest, owner)
         life = None if doubtful else proc.read_life(pid_of(owner_id), owner.start_ticks, self._proc)
         if life is not None:
@@ -312,7 +324,7 @@ class OwnerBook:
         with self._lock:
             if owner_id not in self._owners:
                 return
-            latest = self._by_pid.get(owner.pid, owner_id)
+            latest = self._latest(owner_id, owner)
             if life is not None and latest != owner_id and self._is_another(latest, owner):
                 return  # it came while this was read
             if life is None:

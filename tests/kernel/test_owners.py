@@ -35,7 +35,7 @@ from flowtop.model.kinds import Direction, IpVersion, Protocol
 from flowtop.model.owners import COMMANDS, CONTAINERS, PARENTS, PROCESSES, USERS, pid_of
 from flowtop.model.record import FlowBatch
 from flowtop.owners.cgroups import cgroup2_root
-from flowtop.owners.proc import TICK_NS
+from flowtop.owners.proc import TICK_NS, read_stat
 from tests.kernel.netns import PATIENCE_S, Lab, Namespace, Recorder, compile_c, eventually, process, run, scaled
 
 BRIEF = scaled(1000)
@@ -156,7 +156,8 @@ def test_what_proc_says_of_a_new_process_is_read_at_once_and_not_with_the_next_t
         assert owners is not None
 
         def is_read() -> bool:
-            found = owners._book.owner(owners._book._by_pid.get(sender.pid, 0))
+            stat = read_stat(sender.pid)
+            found = stat and owners._book.owner(owners._book.known_as(sender.pid, stat.start_ticks) or 0)
             noted = found is not None and found.start_ns % TICK_NS  # a list of sockets has it from /proc: rounded
             return bool(noted and found.command.startswith(sys.executable))
 

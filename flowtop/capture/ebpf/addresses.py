@@ -92,6 +92,10 @@ class LocalAddresses:
             found = of_many | np.isin(texts, self._known)
         return found
 
+    def knew(self, address: bytes) -> bool:
+        """Whether this address, 16 octets, was one of this host's when they were read last. Any thread."""
+        return bool((self._known == address.rstrip(b"\0")).any())
+
     def _read(self) -> None:
         try:
             addresses = read_addresses(self._route)

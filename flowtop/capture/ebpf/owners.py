@@ -30,7 +30,7 @@ from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
 from flowtop.capture.ebpf.ring import Ring
-from flowtop.model.kinds import Direction, Kind, Protocol, Tunnel
+from flowtop.model.kinds import ICMP_ECHO, Direction, Kind, Protocol, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
     FORWARDED,
@@ -228,6 +228,27 @@ def _pair_kernels(keys: npt.NDArray[np.void], owners: Ids) -> None:
     if len(coming):
         left, come = (_rows(conversations_of(keys, some)[0]) for some in (leaving, coming))
         owners[coming[np.isin(come, left)]] = KERNEL
+
+
+def _pair_echoes(keys: npt.NDArray[np.void], owners: Ids) -> None:
+    """Echo replies that come in are of who sends requests between the same ends, ping; and requests that come in of who
+    sends the replies, the kernel."""
+    for icmp, (request, reply) in ICMP_ECHO.items():
+        some = np.flatnonzero((keys["protocol"] == np.uint8(icmp)) & (keys["kind"] == np.uint8(Kind.FLOW)))
+        if not len(some):
+            continue
+        types, sent = keys["destination_port"][some] >> 8, keys["direction"][some] == np.uint8(Direction.EGRESS)
+        known = are_processes(owners[some]) | (owners[some] == KERNEL)
+        for its, other in ((request, reply), (reply, request)):
+            leaving = some[sent & known & (types == its)]
+            coming = some[~sent & (owners[some] == NO_OWNER) & (types == other)]
+            if not (len(leaving) and len(coming)):
+                continue
+            left, come = (_rows(conversations_of(keys, which)[0]) for which in (leaving, coming))
+            left, first = np.unique(left, return_index=True)
+            places = np.searchsorted(left, come).clip(max=len(left) - 1)
+            found = left[places] == come
+            owners[coming[found]] = owners[leaving[first[places[found]]]]
 
 
 def _rows(words: Words) -> npt.NDArray[np.bytes_]:
@@ -501,7 +522,8 @@ class FlowOwners:
         self.refused = program.owners_refused
         if not self.refused:
             self._attach(program, root)
-        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of)
+        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of,
+                                       self._addresses.knew)
         self._scans = SocketScans(self._book, clock, first=first)
         self._ending_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
@@ -552,6 +574,7 @@ class FlowOwners:
         if len(left):
             found = self._join(keys[left], cookies[left], sent[left])
             owners[left] = np.where(are_processes(found), found | np.uint64(LISTED_BIT), found)
+        _pair_echoes(keys, owners)
         if sent.any():
             self._prefer_receivers(keys, owners, sent)
         passing = sent.any() or (owners == FORWARDED).any() or len(self._apart)

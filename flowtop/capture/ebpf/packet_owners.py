@@ -14,6 +14,8 @@ from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
 _MOST_FLOWS = 65_536
 _KEY = f"V{FLOW_KEY_DTYPE.itemsize}"
+_DESTINATION = slice(16, 32)
+"""Octets of a Flow Key."""
 
 Texts = Mapping[str, Mapping[int, str]]
 """For each of model.owners.TEXTS: text by owner id."""
@@ -27,14 +29,17 @@ class PacketOwners:
     Args:
         maps: file descriptors of the maps of flows. Not used after `close`.
         texts: what is known of some owners.
+        is_local: whether an address, 16 octets, is known as one of this host.
 
     Attributes:
         closed: the maps of the kernel must not be used any more.
     """
 
-    def __init__(self, maps: tuple[int, ...], texts: Callable[[set[int]], Texts]) -> None:
+    def __init__(self, maps: tuple[int, ...], texts: Callable[[set[int]], Texts],
+                 is_local: Callable[[bytes], bool]) -> None:
         self._maps = maps
         self._texts = texts
+        self._is_local = is_local
         self._entry = np.zeros(1, FLOW_COUNTERS_DTYPE)
         self._open = threading.Lock()
         self._known: dict[bytes, int] = {}
@@ -54,13 +59,14 @@ class PacketOwners:
         return np.fromiter((found[key] for key in octets), np.uint64, len(octets)), texts
 
     def _look_up(self, key: bytes) -> int:
-        """The owner in the entry of a flow. Whether a socket for any address receives it is known after the drain."""
+        """The owner in the entry of a flow. Whether a socket for any address receives it is known after the drain where
+        its address is not known as local yet."""
         owner = NO_OWNER
         for map_fd in self._maps:
             if bpf.map_lookup(map_fd, key, self._entry.ctypes.data):
                 owner = int(self._entry["owner"][0]) or owner
         if owner & ANY_ADDRESS_BIT:
-            owner = NO_OWNER
+            owner = owner & ~ANY_ADDRESS_BIT if self._is_local(key[_DESTINATION]) else NO_OWNER
         while len(self._known) >= _MOST_FLOWS:
             del self._known[next(iter(self._known))]
         self._known[key] = owner

@@ -229,6 +229,18 @@ def test_an_answer_to_no_question_names_nothing(book: NameBook, reader: NameRead
     assert book.addresses(), "the right one still counts"
 
 
+def test_of_an_answer_that_nobody_waits_for_only_the_question_is_read(reader: NameReader) -> None:
+    """Records cost 60 times as much, and who floods the host with them takes that from the names of others. That they
+    are not read shows in damaged ones."""
+    octets = answer("www.example.com", [address_record(SERVER)] * 9, number=7)[:-3]
+    key = flow_key(RESOLVER, CLIENT, (53, 5353), direction=Direction.INGRESS)
+    reader.read(key, 2 * S, octets, len(octets))
+    assert (reader.statistics().unasked, reader.statistics().malformed) == (1, 0)
+    ask(reader, "www.example.com")
+    reader.read(key, 2 * S, octets, len(octets))
+    assert (reader.statistics().unasked, reader.statistics().malformed) == (1, 1)
+
+
 def test_the_first_answer_counts_and_repeated_packets_of_other_interfaces_are_no_news(book: NameBook,
                                                                                       reader: NameReader) -> None:
     ask(reader, "www.example.com")

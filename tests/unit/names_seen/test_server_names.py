@@ -98,6 +98,12 @@ def test_the_host_of_a_request(request_: bytes, host: bytes | None) -> None:
     assert host_of(request_) == host
 
 
+@pytest.mark.timeout(120)
+def test_a_host_of_a_million_spaces_takes_no_hours() -> None:
+    """It is a matter of milliseconds; if each space were tried with each other, of two hours."""
+    assert host_of(b"GET / HTTP/1.1\r\nHost:" + b" " * 1_000_000 + b"a b\r\n\r\n") is None
+
+
 @pytest.mark.parametrize("octets", [b"", b"GET", b"GET / HTTP/2\r\n\r\n", b"HELO x\r\n", b"GET /\r\nHost: a\r\n"])
 def test_what_is_no_request(octets: bytes) -> None:
     with pytest.raises(MalformedError):

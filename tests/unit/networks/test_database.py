@@ -175,6 +175,16 @@ def test_records_that_cannot_be_decoded_are_counted(tmp_path: Path) -> None:
     assert "99 records cannot be read" in fault
 
 
+def test_a_key_that_is_a_number_does_no_harm(tmp_path: Path) -> None:
+    """One damaged octet; maxminddb's extension in C ends the process (SIGSEGV)."""
+    path = write(tmp_path / "asn.mmdb", {"10.0.0.0/8": asn(64500)})
+    octets = bytearray(path.read_bytes())
+    octets[octets.index(b"autonomous_system_number") - 1] = 0xA1  # a number of one octet, not a text of 24
+    path.write_bytes(octets)
+    databases = NetworkDatabases([path])
+    assert looked_up(databases, "10.0.0.1") == [(0, "Example 64500", "")]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_damage_anywhere_is_survived(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)

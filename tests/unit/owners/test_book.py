@@ -119,6 +119,23 @@ def test_of_two_processes_with_one_pid_in_one_tick_proc_knows_the_later_one(
         assert texts[COMMANDS][number] == "sleep 60"
 
 
+def test_a_later_process_in_another_tick_does_not_hide_the_one_that_proc_meant(child: subprocess.Popen[bytes]) -> None:
+    """Three processes with one pid: /proc is read for the first and means the second, the child here, in the same tick;
+    and the third one is told of before it, as the kernel keeps them in no order."""
+    owners = book()
+    number, second = living(child.pid)
+    first = Owner(child.pid, second.start_ns - 1_000_000, "first", second.uid)
+    third = Owner(child.pid, second.start_ns + 2 * TICK_NS, "third", second.uid)
+    before = owner_id(first.pid, first.start_ns)
+    owners.note([(before, first)])
+    owners.complete()
+    owners.note([(owner_id(third.pid, third.start_ns), third), (number, second)])
+    assert owners.texts()[PROCESSES][before] == "first"
+    owners.touch([before])
+    owners.complete()
+    assert owners.texts()[PROCESSES][before] == "first" and not owners.texts()[COMMANDS].get(before)
+
+
 def test_a_process_that_was_found_in_proc_may_be_the_one_the_kernel_tells_of(child: subprocess.Popen[bytes]) -> None:
     owners = book()
     number, told = living(child.pid)
@@ -158,6 +175,16 @@ def test_those_without_traffic_are_forgotten_first_and_counted() -> None:
     assert numbers[1] not in owners.texts()[PROCESSES]
     assert {owners.texts()[PROCESSES].get(number) for number in (numbers[0], numbers[2])} == {"p1", "p3"}
     assert owners.forgotten == 1
+
+
+@pytest.mark.parametrize(("comm", "shown"), [
+    (" ", ""), ("\x1b[31m", ""), ("\u200b\x07 ", ""), ("kernel", "kernel (pid 7)"), ("forwarded", "forwarded (pid 7)"),
+    ("kerneloops", "kerneloops"), (" sshd", " sshd")])
+def test_no_process_hides_behind_its_name(comm: str, shown: str) -> None:
+    """It can be any 15 octets (prctl(2)). Without a text the pid is shown."""
+    owners = book()
+    owners.note([(owner_id(7, 1 << 20), Owner(7, 1 << 20, comm, 0))])
+    assert owners.texts()[PROCESSES][owner_id(7, 1 << 20)] == shown
 
 
 def test_marks_are_no_processes() -> None:
