@@ -60,7 +60,7 @@ class TroubleController:
         self._filter.replace(compile_filter(trouble.filter))
         if trouble.sort:
             self._questions.order_by(trouble.sort, descending=True)
-        over = "; it is over, so flows may have left: ( shows a minute ago" if trouble.within_s else ""
+        over = "; flows may have left since: ( shows a minute ago" if trouble.within_s else ""
         self._view.say(f"{trouble.text}{over}; \\ clears the filter")
         self._view.changed()
 
