@@ -113,3 +113,17 @@ def test_cursor_beyond_the_rows_at_hand_is_set_when_they_come() -> None:
     assert walk.viewport.cursor == walk.source.look(Query(limit=None)).rows[0].flow_id
     walk.exchange()
     assert walk.viewport.cursor == walk.source.look(Query(limit=None)).rows[-1].flow_id
+
+
+def test_home_takes_the_cursor_from_a_flow_that_is_not_listed_any_more() -> None:
+    walk = Walk()
+    walk.exchange()
+    walk.viewport.go(7)
+    gone = walk.viewport.cursor
+    walk.source.flows = [row for row in FLOWS if row.flow_id != gone]
+    walk.tick()
+    assert walk.viewport.cursor is None
+    walk.viewport.move_to_end(last=False)
+    walk.exchange()
+    assert walk.viewport.cursor == walk.source.look(Query(limit=None)).rows[0].flow_id
+    assert walk.viewport.take_selected() == walk.viewport.rows[0]

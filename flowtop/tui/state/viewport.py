@@ -204,9 +204,9 @@ class Viewport:
             self.go(self._rank() + lines)
 
     def move_to_end(self, *, last: bool) -> None:
-        """To the first or last flow: the cursor when there is one, else the view."""
+        """To the first or last flow: the cursor when there is one, or was before its flow was hidden; else the view."""
         total = 0 if self.page is None else self.page.matched
-        if self.cursor is None and self._goal_rank is None:
+        if self.cursor is None and self._goal_rank is None and self._absent is None:
             self.scroll(total if last else -total)
         else:
             self.go(total - 1 if last else 0)
