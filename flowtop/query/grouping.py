@@ -117,7 +117,7 @@ class DerivedColumns:
         return self._made[name]
 
 
-class Together:
+class GroupValues:
     """What the flows of each group have together.
 
     Args:
@@ -229,7 +229,7 @@ class Groups:
         self._counts = counted_once(source.columns, slots, of[:len(slots)])
         if len(again):
             self._counts = np.concatenate((self._counts, counted_once(source.columns, again, of[len(slots):])))
-        self.source = self._source(flows, Together(self._labels, self._counts, self._inward, both=False), labels.ids,
+        self.source = self._source(flows, GroupValues(self._labels, self._counts, self._inward, both=False), labels.ids,
                                    labels.one)
 
     def take(self, chosen: Slots) -> FlowSource:
@@ -239,11 +239,11 @@ class Groups:
         of = place[self._labels.of]
         members = np.flatnonzero(of >= 0)
         labels = Labels(of[members], np.arange(len(chosen)), self._labels.ids[chosen])
-        parts = Together(labels, self._counts[members], self._inward[members], both=True)
+        parts = GroupValues(labels, self._counts[members], self._inward[members], both=True)
         flows = columns_at(self._table, self._members[members], ascending=not len(self._twice))
         return self._source(flows, parts, labels.ids, self._labels.one[chosen])
 
-    def _source(self, flows: FlowColumns, parts: Together, ids: npt.NDArray[np.uint64],
+    def _source(self, flows: FlowColumns, parts: GroupValues, ids: npt.NDArray[np.uint64],
                 one: Slots) -> FlowSource:
         """
         Args:

@@ -229,6 +229,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         self._garbage = GarbageCollection()
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._on_its_way: tuple[Screen[object], events.Key | events.Paste] | None = None
+        self._taken: events.Key | events.Paste | None = None
         self._behind: deque[events.Key | events.Paste] = deque()
 
     def get_driver_class(self) -> type[Driver]:
@@ -263,8 +264,8 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         if not isinstance(event, events.Key | events.Paste):
             await super().on_event(event)
         elif event.is_forwarded:  # it has come back from the screen
-            sent_to = None if self._on_its_way is None or self._on_its_way[1] is not event else self._on_its_way[0]
-            if sent_to is None or sent_to is self.screen:  # else that one took it, and has gone: it is not for the next
+            self._note_left()
+            if event is not self._taken:
                 await super().on_event(event)
             if self._on_its_way is not None and self._on_its_way[1] is event:
                 self._on_its_way = None
@@ -275,6 +276,11 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
             self._behind.append(event)
             await self._next_keys()
 
+    def _note_left(self) -> None:
+        """A key whose screen has been left was taken by it: should it come back, it is no key of the next screen."""
+        if self._on_its_way is not None and self._on_its_way[0] not in self.screen_stack:
+            self._taken = self._on_its_way[1]
+
     async def _next_keys(self) -> None:
         """Handle each key, or paste, when the one before is done: in `e` and a URL, `/` is for the panel that `e`
         opens.
@@ -284,8 +290,9 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         """
         if self._main is None:
             return
-        if self._on_its_way is not None and self._on_its_way[0] not in self.screen_stack:
-            self._on_its_way = None
+        self._note_left()
+        if self._on_its_way is not None and self._on_its_way[1] is self._taken:
+            self._on_its_way = None  # it may come back, or not
         while self._behind and self._on_its_way is None and self.screen_stack:
             key = self._behind.popleft()
             to = None if self.focused is not None or isinstance(key, events.Paste) else self.screen

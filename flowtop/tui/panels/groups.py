@@ -123,7 +123,6 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         field = self._ids[self._at]
         character = event.character or ""
         if character in self._letters and character.strip():
-            event.prevent_default()  # it is no key of what is below
             self._at, self._marked = self._letters.index(character), []
             self.action_take()
             return

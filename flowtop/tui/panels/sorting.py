@@ -78,7 +78,6 @@ class SortScreen(ModalScreen[str | None]):
     def on_key(self, event: events.Key) -> None:
         """The letter of a column."""
         if event.character in self._letters and self.is_current:
-            event.prevent_default()  # it is no key of what is below
             self._at = self._letters.index(event.character)
             self.action_take()
 
