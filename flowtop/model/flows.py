@@ -232,3 +232,7 @@ def all_visible(source: FlowSource, columns: FlowColumns, count: int) -> FlowsAt
 
 INTO, OUT_OF = "in ", "out "
 """Prefixes of a summed column of groups and biflows: the sum of what came in, or went out, alone."""
+
+PASSED_DTYPE = np.dtype([("ifindex", "u4"), *((f"{way}{name}", "u8") for name in ("octet_total", "packet_total")
+                                              for way in (INTO, OUT_OF))])
+"""What the flows of one interface have had since it was attached, in and out; named as those sums."""

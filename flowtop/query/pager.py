@@ -165,4 +165,4 @@ def _filled(page: Page, query: Query, answer: Answer) -> Page:
     return replace(page, query=query, rows=answer.rows, matched=answer.matched, matched_flows=answer.matched_flows,
                    flows=answer.flows, active_flows=answer.active_flows, anchor_rank=answer.anchor_rank,
                    hidden=answer.hidden, own_hidden=answer.own_hidden, joined=answer.joined,
-                   anchor_row=answer.anchor_row, listed=answer.listed)
+                   anchor_row=answer.anchor_row, listed=answer.listed, since_start=answer.since_start)

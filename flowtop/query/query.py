@@ -283,6 +283,8 @@ class Page:
         troubles: what is probably wrong, the most alarming first.
         tunnels: whether there have been flows in tunnels.
         listed: sums of what is listed.
+        since_start: octets and packets of the groups are those of all their flows since the start, or since the mark;
+            else those of the flows that are kept.
         history: traffic of the last minutes; of a past page none, `present` has it.
         group_history: that of the group that is open, of its flows in the table and of those that left it since it was
             opened; none when none is open. That of a past page is of now, as far as `present` is.
@@ -327,6 +329,7 @@ class Page:
     linger_s: float = 10.0
     anchor_row: int | None = None
     listed: Listed | None = None
+    since_start: bool = False
     history: TrafficHistory = NO_HISTORY
     group_history: TrafficHistory = NO_HISTORY
 

@@ -310,10 +310,21 @@ def _counts(view: HeaderView, page: Page) -> list[Part]:
         parts = [Part(rows, theme.LABEL, rank=3)]
     else:
         parts = [Part(position, theme.LABEL, rank=5)]
-    if some:
+    if page.query.group:
+        parts.append(Part(summed_text(page), theme.LABEL, rank=4, gap=3))
+    elif some:
         parts.append(Part(f"{page.matched_flows:,} of {units.things(page.flows, 'flow')}", theme.LABEL,
                           rank=4 if grouped else 3, gap=3))
     return parts
+
+
+def summed_text(page: Page) -> str:
+    """What BYTES, PKTS and the like of groups add up: flows leave some time after their last packet."""
+    if page.since_start:
+        return "sums since the mark" if page.marked_s is not None else "sums since the start"
+    if page.query.filter is not None or page.query.scope is not None:
+        return f"sums of {page.matched_flows:,} of {units.things(page.flows, 'kept flow')}"
+    return f"sums of {units.things(page.flows, 'kept flow')}"
 
 
 def _counted(count: int, name: str) -> str:
