@@ -119,7 +119,7 @@ class HandOffController:
             self._view.say(f"one bundle at a time: {self._bundles.busy} is being filled")
         elif self._known(subject):
             picture, name = self._picture(), self._file_name("")
-            flows = asyncio.ensure_future(self._flows_of(compile_filter(subject.whole)))  # some end before it has a name
+            flows = asyncio.ensure_future(self._flows_of(compile_filter(subject.whole)))  # some end meanwhile
             flows.add_done_callback(lambda done: None if done.cancelled() else done.exception())  # nobody may ask
 
             async def begin(path: Path) -> str:
