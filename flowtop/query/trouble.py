@@ -307,12 +307,12 @@ RULES: tuple[Rule, ...] = (
          "ports or hosts", "100", quantities.count, _scan),
     Rule("flood", "flood?", "This many half-open connections to one port of one host, from whichever sources.", 1_000,
          "connections", "1000", quantities.count, _flood),
-    Rule("unanswered", "unanswered", f"Of the connections to one port in the last minute ({LEAST_ATTEMPTS} or more), this part had "
-         "no answer for 3 s.", 10, "per cent", "10", quantities.count, _refused),
-    Rule("retransmits", "retransmits", "Of the TCP segments with data in the last 10 s, this part was sent again.", 5, "per cent", "5",
-         quantities.count, _retransmits),
-    Rule("talker", "talker", "A remote host that was quiet before takes this rate over 10 s.", 1_250_000, "rate", '"10Mbit"',
-         quantities.rate, _talker),
+    Rule("unanswered", "unanswered", f"Of the connections to one port in the last minute ({LEAST_ATTEMPTS} or more), "
+         "this part had no answer for 3 s.", 10, "per cent", "10", quantities.count, _refused),
+    Rule("retransmits", "retransmits", "Of the TCP segments with data in the last 10 s, this part was sent again.", 5,
+         "per cent", "5", quantities.count, _retransmits),
+    Rule("talker", "talker", "A remote host that was quiet before takes this rate over 10 s.", 1_250_000,
+         "rate", '"10Mbit"', quantities.rate, _talker),
 )
 """In the order of the chips: the most alarming first."""
 
