@@ -128,10 +128,10 @@ def _chart(view: HeaderView, width: int, glyphs: Glyphs) -> list[Strip]:
         return []
     if page is None:
         return [Strip.blank(width)] * view.rows
-    now, of_group = page.present or page, bool(page.group_history.ends_ms)
-    return chart_lines(page.group_history if of_group else now.history, width, view.rows, now_ms=now.unix_ms,
+    now, listed = page.present or page, bool(page.listed_history.ends_ms)
+    return chart_lines(page.listed_history if listed else now.history, width, view.rows, now_ms=now.unix_ms,
                        bits=view.bits, glyphs=glyphs, at_ms=page.unix_ms if page.past else None,
-                       names=("its in", "its out") if of_group else ("in", "out"))
+                       title="listed" if listed else "all flows")
 
 
 def tab_places(tabs: Sequence[tuple[str, str, bool]], width: int) -> list[tuple[int, int]]:
