@@ -66,8 +66,8 @@ _LONGEST = 253
 LookUp = Callable[[str], str | None]
 
 
-_HOST_NOT_FOUND, _NO_DATA = 1, 4
-"""Of netdb.h: there is no such name. Others: it is not known whether there is one."""
+_NO_NAME = (0, 1, 4)
+"""NETDB_SUCCESS, HOST_NOT_FOUND and NO_DATA of netdb.h. With others it is not known whether there is a name."""
 
 
 def system_look_up(address: str) -> str | None:
@@ -79,7 +79,7 @@ def system_look_up(address: str) -> str | None:
     try:
         return socket.gethostbyaddr(address)[0]  # not getnameinfo, during which Python 3.11 runs no other thread
     except socket.herror as error:
-        if error.errno in (_HOST_NOT_FOUND, _NO_DATA):
+        if error.errno in _NO_NAME:
             return None
         raise
     except UnicodeError:  # octets that are not text
