@@ -129,6 +129,8 @@ class GroupField:
         inward: which flows are of IN in these groups; None: those that come from their remote end.
         facts: further numbers of each group by name, from arrays of keys: for its `columns` and `FlowRow.more`.
         every: keys that always have a group, also without flows.
+        passed: of arrays of keys: for which of them it is known what all their flows have had since the start, and
+            that: `octet_total` and `packet_total` of what came in and of what went out, named as in model.flows.
         columns: that only lists of groups by this field have.
         rank: fields of lower rank are listed first; those of equal rank are in the order of the registry.
     """
@@ -157,6 +159,7 @@ class GroupField:
     inward: Callable[[FlowColumns], Array] | None = None
     facts: Callable[[tuple[Array, ...], Lookups], dict[str, Array]] | None = None
     every: Callable[[Lookups], tuple[Array, ...]] | None = None
+    passed: Callable[[tuple[Array, ...], Lookups], tuple[Array, dict[str, Array]]] | None = None
     columns: tuple[Column, ...] = ()
     rank: int = 9
 

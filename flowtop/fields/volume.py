@@ -103,11 +103,15 @@ _PPS = Field(
                   lambda source: source.columns["packet_delta"] / source.tick_s, of_aggregates=True),
     detail=Detail("packets", lambda row, _: f"{units.packet_rate(row.packet_rate).strip()}/s", rank=5))
 
+OF_GROUPS = "the flows that are kept; of all interfaces since the start."
+"""What groups add up: `GroupField.passed` has the latter."""
+
 _BYTES_COLUMN = Column("bytes", "BYTES", 8, "IP octets over the flow's life.",
                        lambda row, _, __: units.octets_cell(row.octet_total), (plain("octet_total"),), 1,
                        terms.at_least("bytes", lambda row: row.octet_total), "right", descending_first=True)
 _BYTES = Field(
-    "bytes", _BYTES_COLUMN.doc, column=_BYTES_COLUMN, group_column=unfiltered(_BYTES_COLUMN),
+    "bytes", _BYTES_COLUMN.doc, column=_BYTES_COLUMN,
+    group_column=replace(unfiltered(_BYTES_COLUMN), doc=f"IP octets of {OF_GROUPS}"),
     key=FilterKey(
         "bytes", "IP octets over the flow's life; for exported records: since the previous record.", "bytes > 10M",
         _SIZE, quantities.octets, lambda source: source.columns["octet_total"], lambda records: records["octet_delta"],
@@ -120,7 +124,8 @@ _PACKETS_COLUMN = Column("packets", "PKTS", 6, "Wire packets over the flow's lif
                          lambda row, _, __: units.count_cell(row.packet_total), (plain("packet_total"),), 2,
                          terms.at_least("packets", lambda row: row.packet_total), "right", descending_first=True)
 _PACKETS = Field(
-    "packets", _PACKETS_COLUMN.doc, column=_PACKETS_COLUMN, group_column=unfiltered(_PACKETS_COLUMN),
+    "packets", _PACKETS_COLUMN.doc, column=_PACKETS_COLUMN,
+    group_column=replace(unfiltered(_PACKETS_COLUMN), doc=f"Wire packets of {OF_GROUPS}"),
     key=FilterKey(
         "packets", "Wire packets over the flow's life; for exported records: since the previous record.", "packets = 1",
         _COUNT, quantities.count, lambda source: source.columns["packet_total"],

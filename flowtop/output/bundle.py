@@ -19,6 +19,8 @@ DIRECTORY_MODE = 0o700
 CHECK_S = 60.0
 """How long `--check` may take."""
 SCREEN, FLOWS, CHECK, PACKETS = "screen.txt", "flows.csv", "check.txt", "packets.pcapng"
+NO_PACKETS = "no-packets.txt"
+"""Why there are none."""
 
 
 class BundleDirectory:

@@ -179,6 +179,10 @@ class GroupValues:
         return empty
 
 
+_TOTALS = frozenset(way + name for way in ("", INTO, OUT_OF) for name in ("octet_total", "packet_total"))
+"""What GroupField.passed knows."""
+
+
 class Groups:
     """Groups of flows.
 
@@ -189,10 +193,12 @@ class Groups:
             it in the groups of both ends.
         seed: ids of groups (column `flow_id`) are stable for the same seed.
         lookups: texts of codes: codes of equal texts may be one group.
-        every: with groups that have no flows, if there is one field, and it has such.
+        every: all flows are among them: with groups that have no flows, if there is one field and it has such, and
+            with what flows had that have left, where that is known.
 
     Attributes:
         source: one element per group. Columns that differ within a group and have no sum are 0.
+        since_start: octets and packets are those of all flows since the start, not only of these flows.
     """
 
     def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
@@ -220,6 +226,7 @@ class Groups:
         self._table = source
         self._fields = fields
         self._lookups = lookups
+        self._passed = fields[0].passed if every and len(fields) == 1 else None
         self._members = members
         self._keys = keys
         labels = label(list(keys.values()), seed)
@@ -231,6 +238,8 @@ class Groups:
             self._counts = np.concatenate((self._counts, counted_once(source.columns, again, of[len(slots):])))
         self.source = self._source(flows, GroupValues(self._labels, self._counts, self._inward, both=False), labels.ids,
                                    labels.one)
+        self.since_start = self._passed is not None and bool(
+            self._passed(tuple(key[labels.one] for key in keys.values()), lookups)[0].any())  # others have had nothing
 
     def take(self, chosen: Slots) -> FlowSource:
         """The selected groups, in that order; their columns are computed from their flows only."""
@@ -253,8 +262,18 @@ class Groups:
         """
         facts: dict[str, Array] = {}
         count = len(ids)
+        known, passed = (np.zeros(count, np.bool_), {}) if self._passed is None else self._passed(
+            tuple(key[one] for key in self._keys.values()), self._lookups)
+
+        def total(name: str) -> Array:
+            """What all flows of each group have had, or these ones where that is not known."""
+            ways = [name] if name in passed else [way + name for way in (INTO, OUT_OF)]
+            return np.where(known, sum(passed[way] for way in ways), summed(name))
 
         def column(name: str) -> Array:
+            return total(name) if name in _TOTALS and passed else summed(name)
+
+        def summed(name: str) -> Array:
             if name == "flow_id":
                 return ids
             if name == "flows":

@@ -56,7 +56,7 @@ async def test_hints_are_of_what_one_looks_at() -> None:
         await pilot.press("enter")
         assert "Backspace back" in line(pilot.app, -1)
         await pilot.press("f")
-        assert "\\ all flows" in line(pilot.app, -1)
+        assert "Esc clear filter" in line(pilot.app, -1) and "2 whole list" in line(pilot.app, -1)
         await pilot.press("space")
         assert "Space now" in line(pilot.app, -1)
 

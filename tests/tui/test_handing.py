@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 from flowtop.errors import FlowtopError
 from flowtop.fields.records import flow_names
 from flowtop.filters.terms import words_as_tcpdump
+from flowtop.model.kinds import EndReason
 from flowtop.output import bundle
 from flowtop.output.row_files import write_rows
 from flowtop.query.query import Query
@@ -313,7 +314,7 @@ async def test_a_bundle_is_one_directory_with_packets_flows_screen_and_check(
         await pilot.press("x", "b", "enter")
         await settle(pilot)
         [made] = tmp_path.iterdir()
-        assert f"bundle in {made.name}: 1 flow, 0 packets, screen, check" in line(pilot.app, -1)
+        assert f"bundle in {made.name}: 1 flow, no packets (none came in 0 s), screen, check" in line(pilot.app, -1)
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
         [(path, filters, new)] = packets.asked
         assert (Path(path), filters, new) == (made / "packets.pcapng", ["tcp and 198.51.100.7:443 and 10.0.0.5:51514"],
@@ -365,7 +366,32 @@ async def test_a_bundle_says_why_it_has_no_packets_and_never_writes_into_what_is
         await pilot.press(*"2", "enter")
         await settle(pilot)
         assert "no packets (none come here)" in line(pilot.app, -1)
-        assert {file.name for file in (tmp_path / "there2").iterdir()} == {"screen.txt", "flows.csv", "check.txt"}
+        assert {file.name for file in (tmp_path / "there2").iterdir()} == {
+            "screen.txt", "flows.csv", "check.txt", "no-packets.txt"}
+
+
+@pytest.mark.parametrize(("keys", "expected"), [
+    (("x",), {"sourceTransportPort": "443", "octetTotalCount": "90000"}),
+    (("B", "x"), {"sourceTransportPort": "443", "octetTotalCount": "90000"}),
+    (("3", "x"), {"octetTotalCount": "90000"}),
+])
+async def test_a_bundle_of_what_leaves_meanwhile_has_it_as_it_was_and_says_why_there_are_no_packets(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...], expected: dict[str, str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundle, "check_text", lambda: "")
+    monkeypatch.setattr("flowtop.tui.main.bundle.PACKETS_S", 0.0)
+    source = FakeSource([FLOWS[0]._replace(end_reason=int(EndReason.END_OF_FLOW))])
+    async with running(source, 120, 24, packets=FakePackets()) as pilot:
+        await pilot.press(*keys)
+        source.flows = []
+        source.tick()
+        await pilot.press("b", "enter")
+        await settle(pilot)
+        [made] = tmp_path.iterdir()
+        [row] = csv.DictReader((made / "flows.csv").read_text().splitlines())
+        assert {name: row[name] for name in expected} == expected
+        assert (made / "no-packets.txt").read_text() == "no packets (none came in 0 s: it had ended)\n"
+        assert "1 " in line(pilot.app, -1) and "none came in 0 s: it had ended" in line(pilot.app, -1)
 
 
 def test_the_check_of_a_bundle_is_what_the_command_prints() -> None:

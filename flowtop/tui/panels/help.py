@@ -52,7 +52,7 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("page_up", "page_down"): "One screen up, down",
     ("half_page(-1)", "half_page(1)"): "Half a screen up, down",
     ("first", "last"): "First, last flow",
-    ("clear_cursor",): "Remove the cursor",
+    ("step_out",): "One step out",
     ("edit_filter",): "Filter as you type",
     ("choose_cell(-1)", "choose_cell(1)"): "Select a cell",
     ("filter_by_cell(False)", "filter_by_cell(True)"): "Only, or without, its value",

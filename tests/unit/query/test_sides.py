@@ -19,7 +19,7 @@ from flowtop.model.kinds import Direction, Kind, Tunnel
 from flowtop.model.rows import FlowRow
 from flowtop.networks.here import AGAIN_S, HostAddresses
 from flowtop.query.answer import Answer, Answerer, both_ways
-from flowtop.query.books import with_coverage
+from flowtop.query.books import passed, with_coverage
 from flowtop.query.query import Query
 from flowtop.text.lookups import Lookups
 from tests.unit.factories import SECOND, START_NS, batch, counters, key, observation, packed
@@ -59,6 +59,11 @@ def answer(flows: FlowTable, lookups: Lookups = LOCAL, **query: Any) -> Answer:
 
 def host(row: FlowRow) -> str:
     return GROUPS["host"].text(row.group[0], LOCAL)
+
+
+def octets(row: FlowRow) -> tuple[int, int]:
+    assert row.sides is not None
+    return row.sides.into.octet_total, row.sides.out_of.octet_total
 
 
 def sides(row: FlowRow) -> tuple[int, int]:
@@ -199,3 +204,30 @@ def test_coverage_of_each_interface_is_the_part_that_was_seen() -> None:
         observation(ifindex=2, direction=1, packets=100, frames=100, interface_packets=100)])
     found = with_coverage(DEVICES, observations)
     assert found[2].coverage == 190 / 200 and found[9].coverage is None
+
+
+def test_octets_of_interfaces_are_those_of_all_their_flows_also_of_those_that_have_left() -> None:
+    """eth0 counted 1,000,000 octets in, 600 of them in no flow; the two flows that are kept have 100 and 5,000."""
+    points = np.concatenate([
+        observation(ifindex=2, direction=0, packets=900, octets=1_000_000, filtered_packets=2, filtered_octets=200),
+        observation(ifindex=2, direction=1, packets=700, octets=50_000)])
+    points["ignored_packets"][0][:2], points["ignored_octets"][0][:2] = (1, 2), (100, 300)
+    flows, lookups = table(ENTRIES[:2]), Lookups({2: "eth0"}, here=here(), passed=passed(points))
+    found = answer(flows, lookups, group=("interface",))
+    (row,) = found.rows
+    assert found.since_start and octets(row) == (1_000_000 - 200 - 400, 50_000)
+    assert (row.octet_total, row.packet_total) == (1_000_000 - 600 + 50_000, 900 - 2 - 3 + 700)
+    for part in ({"filter": compile_filter("port 443")}, {"scope": compile_filter("port 443")},
+                 {"group": ("interface", "host")}):
+        some = answer(flows, lookups, **{"group": ("interface",)} | part)
+        assert not some.since_start and octets(some.rows[0]) == (100, 5_000)
+
+
+def test_octets_of_interfaces_count_from_the_mark() -> None:
+    points = observation(ifindex=3, direction=0, packets=10, octets=1_000)
+    more = np.concatenate([observation(ifindex=2, direction=0, packets=7, octets=70), points])
+    answerer, flows = Answerer(np.random.default_rng(1)), table(ENTRIES[:1], ifindex=3)
+    for counted, expected in ((points, 0), (more, 40)):
+        more["octets"][1] = 1_040
+        found = answerer.answer(Query(group=("interface",), mark=1), flows, Lookups({3: "x"}, passed=passed(counted)))
+        assert [row.octet_total for row in found.rows] == [expected]
