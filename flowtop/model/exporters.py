@@ -66,6 +66,9 @@ class CollectingStatistics:
         dropped_by_exporter: packets that sFlow agents report as dropped.
         refused_connections: connections over the limit, and TLS and DTLS handshakes that failed.
         evicted_sessions: sessions of exporters removed because there were too many.
+        evicted_templates: Templates removed because their session, or all, had too many: the least recently used.
+        evicted_state: what was known of others and removed because there was too much, the least recently used first:
+            sFlow agents, sequences, samplers, boot times, names, codes, interfaces.
         corrected_clocks: messages of exporters whose clock is far off, with times moved to this host's clock.
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
@@ -114,6 +117,8 @@ class CollectingStatistics:
     dropped_by_exporter: int = 0
     refused_connections: int = 0
     evicted_sessions: int = 0
+    evicted_templates: int = 0
+    evicted_state: int = 0
     corrected_clocks: int = 0
     exporters: int = 0
     sampled_packets: int = 0
@@ -205,6 +210,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
+    ("evicted_templates", "templates forgotten"), ("evicted_state", "other state forgotten"),
     ("corrected_clocks", "clock off"), ("unknown_sampling", "unknown sampling"), ("dropped_options", "options dropped"),
     ("forgotten_totals", "totals forgotten"), ("unknown_samples", "unknown samples"), ("short_records", "records cut"),
     ("lying_lengths", "length lies"), ("incomplete_messages", "messages incomplete"),
