@@ -62,6 +62,7 @@ class CollectingStatistics:
         unusable_records: records without traffic that are no events: no counters, all zeros.
         waiting_sets: Data Sets that wait for their Template now.
         dropped_sets: such sets dropped, because of age or lack of room.
+        dropped_records: Flow Records dropped, as too many different Templates were in use at a time.
         dropped_by_kernel: datagrams dropped because the socket's buffer was full.
         dropped_by_exporter: packets that sFlow agents report as dropped.
         refused_connections: connections over the limit, and TLS and DTLS handshakes that failed.
@@ -113,6 +114,7 @@ class CollectingStatistics:
     unusable_records: int = 0
     waiting_sets: int = 0
     dropped_sets: int = 0
+    dropped_records: int = 0
     dropped_by_kernel: int = 0
     dropped_by_exporter: int = 0
     refused_connections: int = 0
@@ -208,6 +210,7 @@ def interface_of(name: str) -> str:
 _FAULTS: tuple[tuple[str, str], ...] = (
     ("lost_records", "records lost"), ("lost_messages", "messages lost"), ("lost_flows", "flows lost"),
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
+    ("dropped_records", "records over limit"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
     ("evicted_templates", "templates forgotten"), ("evicted_state", "other state forgotten"),

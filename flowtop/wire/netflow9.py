@@ -133,9 +133,9 @@ class _FlowSetsDecoder(SetsDecoder):
             self._unpack(f"{4 * count}x", offset, end)
         octets, first = self._octets, offset
         offset += 4 * count
-        template = self._store.record("netflow9 options" if scope_count else "netflow9", octets[start:offset],
-                                      lambda: Template(template_id, tuple(_specifiers(octets, first, count, scope_count)),
-                                                       scope_count))
+        template = self._store.record(
+            "netflow9 options" if scope_count else "netflow9", octets[start:offset],
+            lambda: Template(template_id, tuple(_specifiers(octets, first, count, scope_count)), scope_count))
         return template, offset, reason or empty(template)
 
 

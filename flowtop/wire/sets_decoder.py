@@ -443,8 +443,9 @@ class SetsDecoder:
             if following > end:
                 raise _bad("a template record is cut off", offset if end - offset < 4 else offset + 4)
             offset = following
-        template = self._store.record("ipfix options" if scope_count else "ipfix", octets[start:offset], lambda: Template(
-            template_id, tuple(_specifiers(octets, first, count)), scope_count))
+        template = self._store.record(
+            "ipfix options" if scope_count else "ipfix", octets[start:offset],
+            lambda: Template(template_id, tuple(_specifiers(octets, first, count)), scope_count))
         return with_descriptions(template, self._elements), offset, reason or empty(template)
 
     def _bound_fields(self, template_id: int, count: int, start: int) -> None:

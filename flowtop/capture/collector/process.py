@@ -15,7 +15,7 @@ from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merg
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.options import Announcements
 from flowtop.capture.collector.points import ObservationPoints
-from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows
+from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows, joinable
 from flowtop.capture.collector.sampling import NO_HEADER, Header
 from flowtop.capture.collector.sequences import Sequences, Verdict
 from flowtop.capture.collector.sessions import NO_BOOT, KnownSession, Session, Sessions
@@ -41,6 +41,8 @@ MAX_TEMPLATES = 4_096
 """Limit of Templates per session."""
 MAX_PENDING = 400_000
 """Limit of records that wait for a drain."""
+MAX_LAYOUTS, MAX_ALL_LAYOUTS = 128, 2_048
+"""Limits of Templates whose records wait for a drain: per exporter, and of all. No exporter uses as many at a time."""
 TEMPLATE_LIFE_S = 1_800.0
 """Lifetime of a Template over UDP: three times the usual interval of 10 min (RFC 7011 section 8.4)."""
 CLOCK_TOLERANCE_MS = 120_000
@@ -82,7 +84,10 @@ class CollectingProcess:
         self._templates = SharedTemplates(self._store)
         self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], PendingSets]] = {}
         self._pending_records = 0
-        self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
+        self._sampled = SampledPackets()
+        self._agents: dict[tuple[str, int], int] = {}
+        self._layouts: dict[Hashable, set[int]] = {}
+        self._layout_count = 0
         self._extra: list[Rows] = []
         self._refused: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
@@ -189,8 +194,8 @@ class CollectingProcess:
         self._counts["discarded_packets"] += len(datagram.discards)
         self._counts["counter_samples"] += len(datagram.counters)
         self._counts["short_records"] += datagram.short_records + self._interfaces.note(datagram, self.points)
-        key = known.session.key, datagram.agent, datagram.sub_agent
-        self._sampled.setdefault(key, SampledPackets()).add(datagram.packets, now_ms)
+        if datagram.packets:
+            self._sampled.add(datagram.packets, now_ms, self._agents.setdefault(place, len(self._agents)))
         self._pending_records += len(datagram.packets)
         return True
 
@@ -411,12 +416,27 @@ class CollectingProcess:
         key = known.session.key, domain, id(data_set.template), header
         pending = group.get(key)
         if pending is None:
+            if not self._has_room(known, data_set.template):
+                self._counts["dropped_records"] += data_set.count
+                return
             self.foreign = self.foreign or not is_own(data_set.template)
             pending = group[key] = PendingSets(known.session, domain, data_set.template, header)
             self._store.use(known.session.key, domain, data_set.template.id)
         pending.sets.append(data_set)
         pending.times.append(times)
         self._pending_records += data_set.count
+
+    def _has_room(self, known: KnownSession, template: Template) -> bool:
+        """Whether records of one more Template may wait for the drain, where each costs time of its own."""
+        layouts = self._layouts.setdefault(known.group, set())
+        number = id(template) if joinable(template) else -len(layouts) - 1
+        if number in layouts:
+            return True
+        if len(layouts) >= MAX_LAYOUTS or self._layout_count >= MAX_ALL_LAYOUTS:
+            return False
+        layouts.add(number)
+        self._layout_count += 1
+        return True
 
     def _take_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
         self._announced.read(known.session, domain, data_set, lambda: self._settle(known))
@@ -430,11 +450,26 @@ class CollectingProcess:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
         pending, self._pending = self._pending, {}
         self._announced.begin()
-        self._extra += [self._records.of(part) for group in pending.values() for part in group.values()]
-        sampled, self._sampled = self._sampled, {}
-        self._extra += [self._records.of_packets(packets, agent, sub_agent)
-                        for (_, agent, sub_agent), packets in sampled.items()]
+        self._convert([part for group in pending.values() for part in group.values()])
+        self._layouts, self._layout_count = {}, 0
+        if len(self._sampled):
+            sampled, self._sampled = self._sampled, SampledPackets()
+            agents, self._agents = list(self._agents), {}
+            self._extra.append(self._records.of_packets(sampled, agents))
 
     def _settle(self, known: KnownSession) -> None:
         """Convert waiting Data Sets of an exporter to rows, before its samplers change."""
-        self._extra += [self._records.of(part) for part in self._pending.pop(known.group, {}).values()]
+        self._convert(list(self._pending.pop(known.group, {}).values()))
+
+    def _convert(self, pending: list[PendingSets]) -> None:
+        """Convert Data Sets to rows; those of one Template together, whoever sent them, as each time costs as much as
+        thousands of records."""
+        together: dict[tuple[int, int | None], list[PendingSets]] = {}
+        for part in pending:
+            if joinable(part.template):
+                together.setdefault((id(part.template), self._records.initiator(part)), []).append(part)
+            else:
+                self._extra.append(self._records.of([part]))
+        for parts in together.values():
+            parts.sort(key=lambda part: self._announced.samplers.number(part.session) > 0)
+            self._extra.append(self._records.of(parts))
