@@ -62,10 +62,14 @@ class CollectingStatistics:
         unusable_records: records without traffic that are no events: no counters, all zeros.
         waiting_sets: Data Sets that wait for their Template now.
         dropped_sets: such sets dropped, because of age or lack of room.
+        dropped_records: Flow Records dropped, as too many different Templates were in use at a time.
         dropped_by_kernel: datagrams dropped because the socket's buffer was full.
         dropped_by_exporter: packets that sFlow agents report as dropped.
         refused_connections: connections over the limit, and TLS and DTLS handshakes that failed.
         evicted_sessions: sessions of exporters removed because there were too many.
+        evicted_templates: Templates removed because their session, or all, had too many: the least recently used.
+        evicted_state: what was known of others and removed because there was too much, the least recently used first:
+            sFlow agents, sequences, samplers, boot times, names, codes, interfaces.
         corrected_clocks: messages of exporters whose clock is far off, with times moved to this host's clock.
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
@@ -110,10 +114,13 @@ class CollectingStatistics:
     unusable_records: int = 0
     waiting_sets: int = 0
     dropped_sets: int = 0
+    dropped_records: int = 0
     dropped_by_kernel: int = 0
     dropped_by_exporter: int = 0
     refused_connections: int = 0
     evicted_sessions: int = 0
+    evicted_templates: int = 0
+    evicted_state: int = 0
     corrected_clocks: int = 0
     exporters: int = 0
     sampled_packets: int = 0
@@ -203,8 +210,10 @@ def interface_of(name: str) -> str:
 _FAULTS: tuple[tuple[str, str], ...] = (
     ("lost_records", "records lost"), ("lost_messages", "messages lost"), ("lost_flows", "flows lost"),
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
+    ("dropped_records", "records over limit"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
+    ("evicted_templates", "templates forgotten"), ("evicted_state", "other state forgotten"),
     ("corrected_clocks", "clock off"), ("unknown_sampling", "unknown sampling"), ("dropped_options", "options dropped"),
     ("forgotten_totals", "totals forgotten"), ("unknown_samples", "unknown samples"), ("short_records", "records cut"),
     ("lying_lengths", "length lies"), ("incomplete_messages", "messages incomplete"),

@@ -22,6 +22,7 @@ MAX_NAMES = 4_096
 
 _ENCAPSULATION = 2
 """Place among the sums, after packets and octets."""
+_HALF = np.uint64(32)
 _NAMED = 1 << 32
 """First number of interfaces that have a name and no number: above those that have one."""
 
@@ -62,10 +63,18 @@ class ObservationPoints:
                 self._sums = np.concatenate((self._sums, np.zeros_like(self._sums)))
         return number
 
-    def numbers(self, exporter: str, domain: int, interfaces: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        """The synthetic ifindexes of interfaces, shape (n,)."""
-        different, inverse = np.unique(interfaces, return_inverse=True)
-        mine = [self.number(exporter, domain, interface) for interface in different.tolist()]
+    def numbers(self, origins: Sequence[tuple[str, int]], origin: npt.NDArray[np.integer],
+                interfaces: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """The synthetic ifindexes of interfaces, shape (n,).
+
+        Args:
+            origins: exporters and Observation Domains.
+            origin: index into these, shape (n,).
+        """
+        places = origin.astype(np.uint64) << _HALF | interfaces
+        different, inverse = np.unique(places, return_inverse=True)
+        mine = [self.number(exporter, domain, place & 0xFFFF_FFFF) for place in different.tolist()
+                for exporter, domain in (origins[place >> 32],)]
         numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
         return numbers
 

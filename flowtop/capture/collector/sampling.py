@@ -7,7 +7,7 @@ Sessions over TCP and TLS are not joined (RFC 7011 section 8.1); those over UDP 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from flowtop.capture.collector.intervals import Intervals, intervals_of, numbers
 from flowtop.capture.collector.sessions import Session
 from flowtop.model.kinds import Direction
 from flowtop.wire.ipfix import Records
-from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, Template
+from flowtop.wire.ipfix_template import Template
 
 MAX_SAMPLERS = 4_096
 """Limit of samplers per Observation Domain: some routers announce one per interface."""
@@ -332,36 +332,50 @@ class Sampling:
 _UNSET = -1.0
 
 
-def sampling_of(template: Template, records: Records, header: Header, tables: Iterable[tuple[Origin, SamplerTable]],
+def sampling_of_headers(headers: Sequence[tuple[Header, float]], counts: npt.NDArray[np.int64]) -> Sampling:
+    """The sampling of records of NetFlow versions without Options, which have only their message's header.
+
+    Args:
+        headers: of messages, and the interval where they report none; 0: no sampling.
+        counts: numbers of records under each of these, shape (m,).
+    """
+    reported = np.array([header.interval for header, _ in headers], np.float64)
+    sampled = np.array([header.sampled for header, _ in headers], np.bool_)
+    otherwise = np.array([sampling for _, sampling in headers], np.float64)
+    missing = (reported == 0) & (otherwise == 0)
+    intervals = np.maximum(np.where(reported > 0, reported, otherwise), 1)
+    return Sampling(intervals.repeat(counts) if (intervals > 1).any() else None, int(counts[missing & sampled].sum()),
+                    0, 0)
+
+
+def sampling_of(template: Template, records: Records, tables: Iterable[tuple[Origin, SamplerTable]],
                 otherwise: float) -> Sampling:
     """The sampling of records of one Template. What the records themselves say goes before what was announced.
 
     Args:
-        template: of the records; those with the id of a NetFlow version without Options have only the header.
+        template: of the records, announced by an exporter.
         records: shape (n,).
-        header: of their messages.
         tables: samplers that may apply, the nearest first.
         otherwise: interval where the exporter reports none; 0: no sampling.
     """
     selectors = _Selectors(records)
-    intervals = np.full(len(records), float(header.interval) or _UNSET)
-    sampled = np.full(len(records), header.sampled)
-    own = intervals_of(records) if template.id >= FIRST_TEMPLATE_ID else None
+    intervals = np.full(len(records), _UNSET)
+    sampled = np.zeros(len(records), np.bool_)
+    own = intervals_of(records)
     if own is not None:
         intervals = np.where(own > 0, own, intervals)
         sampled |= np.isnan(own)
     joined = [0, 0]
-    if template.id >= FIRST_TEMPLATE_ID:
-        for origin, table in tables:
-            missing = intervals == _UNSET
-            if not missing.any():
-                break
-            found = _look_up(table, template.id, selectors)
-            sampled |= missing & np.isnan(found)
-            missing &= found >= 0
-            intervals = np.where(missing, found, intervals)
-            for place, other in enumerate(origin):
-                joined[place] += int(missing.sum()) if other else 0
+    for origin, table in tables:
+        missing = intervals == _UNSET
+        if not missing.any():
+            break
+        found = _look_up(table, template.id, selectors)
+        sampled |= missing & np.isnan(found)
+        missing &= found >= 0
+        intervals = np.where(missing, found, intervals)
+        for place, other in enumerate(origin):
+            joined[place] += int(missing.sum()) if other else 0
     missing = intervals == _UNSET
     if otherwise:
         intervals = np.where(intervals <= 0, otherwise, intervals)

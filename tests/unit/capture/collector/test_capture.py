@@ -248,7 +248,7 @@ def test_an_unreadable_certificate_is_one_clear_line(pki: Path, tmp_path: Path) 
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowtop.capture.collector.sockets.MAX_CONNECTIONS", 3)
+    monkeypatch.setattr("flowtop.capture.collector.capture.descriptor_budget", lambda: 12)  # 3 for newcomers
     with listening("tcp://:0") as capture:
         made = [socket.create_connection(("127.0.0.1", port_of(capture))) for _ in range(5)]
         deadline = time.monotonic() + PATIENCE_S
