@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 _XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
 
@@ -55,6 +55,41 @@ class OutputFile:
     aside: Path | None = None
 
 
+class Delegate(Protocol):
+    """Opens files for a process that gave up its rights: another one, which has them. Raises what the functions of
+    these names raise."""
+
+    def open_output(self, path: Path, wall_s: float, *, new: bool) -> OutputFile:
+        """See open_output."""
+
+    def check_output(self, path: Path) -> None:
+        """See check_output."""
+
+    def undo_output(self, output: OutputFile, identity: os.stat_result, path: Path) -> None:
+        """See undo_output."""
+
+    def replace_saved(self, path: Path, text: str) -> None:
+        """See replace_file."""
+
+
+_delegates: list[Delegate] = []
+"""At most one: as the user id, it is the process's."""
+
+
+def delegate_to(other: Delegate) -> None:
+    """From now on have files opened by another process. Paths in /proc/self are still opened here."""
+    _delegates[:] = [other]
+
+
+def _delegate(path: Path) -> Delegate | None:
+    return _delegates[0] if _delegates and not str(path).startswith("/proc/self/") else None
+
+
+def delegated(path: Path) -> bool:
+    """Whether another process opens this file."""
+    return _delegate(path) is not None
+
+
 def open_output(path: Path, wall: Callable[[], float], owner: tuple[int, int] | None = None, *,
                 new: bool = False) -> OutputFile:
     """Open a file for a writer of its own. An existing file is renamed, an empty one is written.
@@ -70,6 +105,9 @@ def open_output(path: Path, wall: Callable[[], float], owner: tuple[int, int] | 
 
     Raises OSError; FileInUse: something writes it already.
     """
+    other = _delegate(path)
+    if other is not None and own_descriptor(path) is None:
+        return other.open_output(path, wall(), new=new)
     if new:
         return _given(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE),
                       path, owner, None)
@@ -109,7 +147,11 @@ def open_output(path: Path, wall: Callable[[], float], owner: tuple[int, int] | 
 
 def check_output(path: Path) -> None:
     """Raises FileInUse if something writes this regular file now, OSError if it cannot be written."""
-    if own_descriptor(path) is not None or not path.is_file():
+    other = _delegate(path)
+    if own_descriptor(path) is not None or (other is None and not path.is_file()):
+        return
+    if other is not None:
+        other.check_output(path)
         return
     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -186,6 +228,10 @@ def undo_output(output: OutputFile, identity: os.stat_result, path: Path) -> Non
         path: as given to `open_output`.
     """
     if not output.regular:
+        return
+    other = _delegate(path)
+    if other is not None:
+        other.undo_output(output, identity, path)
         return
     with suppress(OSError):
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -278,3 +324,26 @@ def put_back(target: Path, path: Path) -> None:
     """Undo `put_aside`, unless another file has the name by now. Raises OSError."""
     if not os.path.lexists(path):
         target.rename(path)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file anew, for its owner alone; its directory is made if there is none. Whoever reads it meanwhile has
+    the old or the new one. Raises OSError."""
+    other = _delegate(path)
+    if other is not None:
+        other.replace_saved(path, text)
+        return
+    for folder in reversed((path.parent, *path.parent.parents)):  # mkdir's mode is not for parents
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):  # of a process that was killed
+        partial.unlink()
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        partial.rename(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

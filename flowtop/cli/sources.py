@@ -42,6 +42,9 @@ class Source(Protocol):
     """Whether reading can wait until the reader of the rounds and all exports have kept up, as for a file. Packets and
     datagrams cannot wait: with a slow reader rounds get longer, and a slow export spools or drops records."""
 
+    confinable: ClassVar[bool]
+    """Whether the process needs no more rights once the context of `capture` is entered."""
+
     def capture(self, kernel_filter: Split) -> AbstractContextManager[OpenCapture]:
         """A context that gives a function that makes the capture; entered before the run, left after it.
 
@@ -78,6 +81,7 @@ class LiveSource:
 
     options: RunOptions
     waits: ClassVar[bool] = False
+    confinable: ClassVar[bool] = False
 
     @contextmanager
     def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:
@@ -121,21 +125,32 @@ class FileSource:
 
     options: RunOptions
     waits: ClassVar[bool] = True
+    confinable: ClassVar[bool] = True
 
     @contextmanager
     def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
-        """See Source. When the screen reads the capture from standard input, keys come from /dev/tty from now on.
+        """See Source. Opens the file. When the screen reads the capture from standard input, keys come from /dev/tty
+        from now on.
 
-        Raises FlowtopError: standard input is a terminal, or there is no terminal for the keys.
+        Raises FlowtopError: the file cannot be read, standard input is a terminal, or there is no terminal for the
+            keys.
         """
         from flowtop.capture.files.capture import FileCapture, FileConfig
+        from flowtop.capture.files.octets import open_capture
 
         options = self.options
         assert options.read is not None
-        descriptor = _take_standard_input() if options.read == "-" and not options.batch else None
+        if options.read == "-":
+            descriptor = None if options.batch else _take_standard_input()
+        else:
+            descriptor = open_capture(options.read)
         capture = FileCapture(FileConfig(options.read, self.tick_s, options.speed, descriptor, options.decap,
                                          options.tunnel_port, options.collect, not options.no_names_seen))
-        yield lambda: capture
+        try:
+            yield lambda: capture
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
     @property
     def tick_s(self) -> float | None:
@@ -167,15 +182,20 @@ class CollectorSource:
     options: RunOptions
     urls: tuple[ListenUrl, ...]
     waits: ClassVar[bool] = False
+    confinable: ClassVar[bool] = True
 
     @contextmanager
     def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
-        """See Source."""
+        """See Source. Listens already. Raises FlowtopError."""
         from flowtop.capture.collector.capture import CollectorCapture
 
         options = self.options
         capture = CollectorCapture(self.urls, tunnel_ports=options.tunnel_port if options.decap else None)
-        yield lambda: capture
+        capture.bind()
+        try:
+            yield lambda: capture
+        finally:
+            capture.unbind()
 
     def pipeline_config(self) -> PipelineConfig:
         """See Source."""

@@ -23,7 +23,7 @@ from flowtop.export.transports.parquet import ParquetTransport, check_parquet
 from flowtop.export.transports.tcp import TcpTransport
 from flowtop.export.transports.udp import UdpTransport
 from flowtop.export.url import ExportUrl, parse_export_url
-from flowtop.files import FILE_IN_USE, FileInUse, check_output, recording_owner
+from flowtop.files import FILE_IN_USE, FileInUse, check_output, delegated, recording_owner
 from flowtop.process import agent
 
 _MAX_SPOOLS = 16
@@ -141,19 +141,26 @@ def _check_writable(url: ExportUrl) -> None:
     if url.path == "-":
         return
     path = Path(url.path)
-    problem = ""
-    if path.is_dir():
-        problem = "it is a directory"
-    elif not path.parent.is_dir():
-        problem = f"there is no directory {path.parent}"
-    elif not os.access(path if path.exists() else path.parent, os.W_OK):
-        problem = "permission denied"
-    else:
+    problem = "" if delegated(path) else _problem(path)
+    if not problem:
         try:
             check_output(path)
         except FileInUse as error:
             raise FlowtopError(f"cannot write {path}: {FILE_IN_USE}", hint="use another file, or end that first",
                                exit_code=EXIT_USAGE) from error
+        except OSError as error:
+            if not delegated(path):
+                raise
+            problem = (error.strerror or str(error)).lower()
     if problem:
         raise FlowtopError(f"cannot write {path}: {problem}", hint="use a file in a directory this user can write to",
                            exit_code=EXIT_USAGE)
+
+
+def _problem(path: Path) -> str:
+    """Why no file can be written there; "": none is known."""
+    if path.is_dir():
+        return "it is a directory"
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}"
+    return "" if os.access(path if path.exists() else path.parent, os.W_OK) else "permission denied"

@@ -46,6 +46,7 @@ class BatchConfig:
         width: of a table, in terminal columns.
         wording: units of a table.
         agent: in each round of JSON, which host it is from: see process.agent; None: not said.
+        confinement: likewise, which rights the process has given up; None: not said.
         exports: gives the figures of the exports now, for each round of JSON.
     """
 
@@ -54,6 +55,7 @@ class BatchConfig:
     width: int = 120
     wording: Wording = Wording()
     agent: Mapping[str, str] | None = None
+    confinement: Mapping[str, object] | None = None
     exports: Callable[[], Sequence[Mapping[str, str | int]]] = tuple
 
 
@@ -265,7 +267,8 @@ class _JsonLines:
     """JSON Lines: one object for each round, with `flows`, `groups` or `biflows`."""
 
     def __init__(self, config: BatchConfig) -> None:
-        self._agent = {} if config.agent is None else {"agent": config.agent}
+        self._agent: dict[str, object] = {} if config.agent is None else {"agent": config.agent}
+        self._confinement = {} if config.confinement is None else {"confinement": config.confinement}
         self._exports = config.exports
 
     def text(self, number: int, page: Page) -> str:
@@ -285,6 +288,7 @@ class _JsonLines:
             line["namesSeen"] = page.names.record
         if exports := self._exports():
             line["exports"] = exports
+        line |= self._confinement
         return json.dumps(line, separators=(",", ":")) + "\n"
 
 

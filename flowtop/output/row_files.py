@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.records import iso_time
+from flowtop.files import delegated, open_output
 from flowtop.output.records import page_cells, page_names, page_record, rows_name
 from flowtop.query.query import Page
 
@@ -33,7 +35,10 @@ def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> 
         raise FlowtopError(f"{path.name or 'no name'}: which format?", hint="name it .csv, .json or .jsonl")
     try:
         # Never overwrite a file, and never follow a link.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+        if delegated(path):
+            descriptor = open_output(path, time.time, new=True).descriptor
+        else:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except FileExistsError:
         raise FlowtopError(f"{path} exists already", hint="use another name") from None
     except (OSError, ValueError) as error:

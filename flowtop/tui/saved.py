@@ -14,13 +14,13 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
-from flowtop.files import home_directory, recording_owner, user_directory
+from flowtop.files import home_directory, recording_owner, replace_file, user_directory
 from flowtop.tui.palettes import THEMES
 
+VIEW = "view.toml"
 _NOTE = "# flowtop writes this file when columns or colours are changed on its screen. Settings go into config.toml.\n"
 _LARGEST = 65_536
 _PATIENCE_S = 10.0
@@ -58,7 +58,7 @@ class ViewFile:
         """
         try:
             # Not what a link points to, nor what blocks; and only what its owner could have written.
-            descriptor = os.open(self.folder / "view.toml", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self.folder / VIEW, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return SavedView()
         except OSError as error:
@@ -79,12 +79,16 @@ class ViewFile:
         Raises:
             FlowtopError: it cannot be written.
         """
-        owner: dict[str, Any] = {}
-        if self.other:
-            owner = {"user": self.owner[0], "group": self.owner[1], "extra_groups": []}
+        if not self.other or os.geteuid() == self.owner[0]:  # that user, from the start or since it was confined
+            try:
+                replace_file(self.folder / VIEW, view_text(view))
+            except OSError as error:
+                raise self._fault("save", (error.strerror or str(error))) from error
+            return
         try:
             done = subprocess.run(["/bin/sh", "-c", _WRITE, "sh", str(self.folder)], input=view_text(view).encode(),
-                                  capture_output=True, timeout=_PATIENCE_S, cwd="/", check=False, **owner)
+                                  capture_output=True, timeout=_PATIENCE_S, cwd="/", check=False,
+                                  user=self.owner[0], group=self.owner[1], extra_groups=[])
         except (OSError, subprocess.SubprocessError) as error:
             raise self._fault("save", str(error)) from error
         if done.returncode:

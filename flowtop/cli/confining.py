@@ -1,0 +1,199 @@
+"""What a run may do once it has begun: its user, files and ports, from its options."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowtop.cli.networks import chosen_databases
+from flowtop.cli.run_options import RunOptions
+from flowtop.confine.account import Account, choose_account, rights_of, unreadable
+from flowtop.confine.confinement import Confinement, Plan, confine, usable
+from flowtop.confine.landlock import Access
+from flowtop.confine.seccomp import Calls
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.export.exports import default_state_directory
+from flowtop.files import delegate_to, user_directory
+
+if TYPE_CHECKING:
+    from flowtop.export.url import ExportUrl
+
+_DNS_PORT = 53
+_SPOOL = "spool-"
+_MOST_GIVEN = 100_000
+"""Files of a spool that are given to another user."""
+
+
+class Confining:
+    """Confines one run: as much as can be decided from its options, then `apply`.
+
+    Args:
+        options: of the run.
+
+    Attributes:
+        account: to become; None: the user stays.
+        state_directory: of spools; None: there is none.
+
+    Raises FlowtopError (EXIT_USAGE): the user that is named does not exist, or must not be used.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._screen = not options.batch
+        chosen = choose_account(options.user, os.environ, os.geteuid()) if options.confine != "off" else None
+        self.account, fault = usable(chosen)
+        self._faults: tuple[str, ...] = (fault,) if fault else ()
+        self._writer = self.account is not None and not self.account.behind_sudo
+        self._here = Path.cwd() if self._screen else None
+        self.state_directory = options.state_directory or self._state()
+        self._given: int | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether exports are opened with the rights of the user that the run becomes, not with root's: else a link in
+        that user's directories would lead anywhere."""
+        return not self._writer
+
+    def _state(self) -> Path | None:
+        if self.account is not None and self.account.behind_sudo:
+            return user_directory("state", {}, self.account.uid)
+        return default_state_directory(os.environ, os.geteuid())
+
+    def hides(self, paths: Sequence[Path]) -> bool:
+        """Whether the user that the run becomes cannot reach all of these files."""
+        return self.account is not None and bool(paths) and unreadable(
+            self.account, (path.parent for path in paths)) is not None
+
+    def prepare(self) -> Path | None:
+        """Make the directory of spools, for the user that the run becomes; what a run as root left there is given to
+        that user. Returns a path that leads there: by a descriptor, if that user cannot reach it by its name.
+
+        Raises FlowtopError: it is another user's, or cannot be given.
+        """
+        directory, account = self.state_directory, self.account
+        spools = self._screen or any(url.kind in ("tcp", "tls") for url in self._urls())
+        if not spools or directory is None or self._options.confine == "off":
+            return directory
+        with nullcontext() if account is None or self._writer else rights_of(account), suppress(OSError):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if account is None or not self._writer:
+            return directory
+        try:
+            self._given = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            owner = os.fstat(self._given).st_uid
+            if owner not in (0, account.uid):
+                raise FlowtopError(f"the state directory {directory} is another user's", exit_code=EXIT_USAGE,
+                                   hint="name one of root's with --state-directory, or its owner with --user")
+            _give(self._given, account)
+        except OSError as error:
+            raise FlowtopError(f"cannot use the spool directory {directory}: {error.strerror}",
+                               hint="choose a directory that can be written", exit_code=EXIT_USAGE) from error
+        if unreadable(account, (directory,)) is not None:
+            self.state_directory = Path("/proc/self/fd", str(self._given))
+        return self.state_directory
+
+    def apply(self) -> Confinement:
+        """Confine this process. Raises FlowtopError."""
+        options = self._options
+        if options.confine == "off":
+            return confine(Plan(mode="off"))
+        urls = self._urls()
+        if self._given is not None and self.account is not None:
+            _give(self._given, self.account)  # with the spools that were made since
+        saved = self._saved()
+        if self._writer:
+            self._start_writer(urls, saved)
+        return confine(Plan(options.confine, self.account, self._access(urls, saved), self._calls(urls), self._faults))
+
+    def _urls(self) -> list[ExportUrl]:
+        if not self._options.export:
+            return []
+        from flowtop.export.url import parse_export_url
+
+        return [parse_export_url(url) for url in self._options.export]
+
+    def _named(self, urls: Sequence[ExportUrl]) -> list[str]:
+        """Files to write, as they were named."""
+        write = self._options.write
+        return [name for name in (*(url.path for url in urls), write) if name and name != "-"]
+
+    def _saved(self) -> Path | None:
+        """The file of the screen's view."""
+        if not self._screen:
+            return None
+        from flowtop.tui.saved import VIEW, view_file
+
+        account = None if self.account is None or self._writer else (self.account.uid, self.account.gid)
+        file = view_file(os.environ, os.geteuid(), account)
+        if file is None:
+            return None
+        with nullcontext() if self.account is None or self._writer else rights_of(self.account), suppress(OSError):
+            file.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return file.folder / VIEW
+
+    def _start_writer(self, urls: Sequence[ExportUrl], saved: Path | None) -> None:
+        named = self._named(urls)
+        if not named and not self._screen:
+            return
+        from flowtop.confine.writer import Permitted, start_writer
+
+        try:
+            delegate_to(start_writer(Permitted(frozenset(named), self._here, saved)))
+        except OSError as error:  # no process, or no socket: then files are root's only if this process is
+            self.account = None
+            self._faults += (f"it stays user 0, without capabilities: no process to open files: {error.strerror}",)
+
+    def _access(self, urls: Sequence[ExportUrl], saved: Path | None) -> Access:
+        read = [path.absolute().parent for path in chosen_databases(self._options)]
+        read += [path for url in urls for path in (url.ca, url.cert, url.key) if path is not None]
+        write: list[Path] = []
+        for name in self._named(urls):
+            write += _places(name)
+        for directory in (self.state_directory, self._here, None if saved is None else saved.parent):
+            write += [] if directory is None else [directory]
+        return Access(tuple(read), tuple(write), (), self._ports(urls))
+
+    def _ports(self, urls: Sequence[ExportUrl]) -> tuple[int, ...]:
+        """TCP ports to connect to."""
+        ports = [url.port for url in urls if url.port]
+        if self._screen:
+            from flowtop.export.url import IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT
+
+            ports += [IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT]
+        return (*ports, _DNS_PORT) if ports else ()
+
+    def _calls(self, urls: Sequence[ExportUrl]) -> Calls:
+        quiet = self._options.read is not None and not self._screen and not any(url.port for url in urls)
+        return Calls(sockets=not quiet)
+
+
+def _places(name: str) -> list[Path]:
+    """The directory of a file that is written, and of what a link of that name leads to; or itself, if it is there and
+    no regular file."""
+    found = []
+    for path in (Path(name).absolute(), Path(os.path.realpath(name))):
+        with suppress(OSError, ValueError):
+            found.append(path if path.exists() and not path.is_file() else path.parent)
+    return found
+
+
+def _give(directory: int, account: Account) -> None:
+    """Give root's spools in this directory, and itself, to the account. Follows no links. Raises OSError."""
+    for name in os.listdir(directory):
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not name.startswith(_SPOOL) or status.st_uid or not stat.S_ISDIR(status.st_mode):
+            continue
+        spool = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            for inner in os.listdir(spool)[:_MOST_GIVEN]:  # noqa: PTH208
+                found = os.stat(inner, dir_fd=spool, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:  # nothing that is also elsewhere
+                    os.chown(inner, account.uid, account.gid, dir_fd=spool, follow_symlinks=False)
+            os.fchown(spool, account.uid, account.gid)
+        finally:
+            os.close(spool)
+    os.fchown(directory, account.uid, account.gid)
