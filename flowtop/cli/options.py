@@ -194,6 +194,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--state-directory"], type=click.Path(path_type=Path), metavar="DIR",
         help="Where exports are spooled. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop."),
     click.Option(
+        ["--allow-special"], is_flag=True,
+        help="Let -e and -w write to devices, named pipes and other users' files, and follow links."),
+    click.Option(
         ["--user"], metavar="NAME",
         help="As root: the account that a run becomes once rights are not needed any more. Default: who ran sudo, else "
              "flowtop, else 65534."),

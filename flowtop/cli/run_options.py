@@ -79,6 +79,7 @@ class RunOptions:
         nat: join both sides of connections with address translation.
         export_timeout: seconds to wait for collectors at the end.
         state_directory: of spools; None: the user's.
+        allow_special: see files.allow_special.
         user: account that a run of root's becomes; None: the usual one.
         confine: on, strict or off.
         no_confine: it was turned off; `confine` is off then.
@@ -129,6 +130,7 @@ class RunOptions:
     nat: bool
     export_timeout: float
     state_directory: Path | None
+    allow_special: bool
     user: str | None
     confine: Literal["on", "strict", "off"]
     no_confine: bool

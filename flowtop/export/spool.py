@@ -145,6 +145,9 @@ class Spool:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
+                owner = os.fstat(self._lock).st_uid
+                if owner not in (os.geteuid(), directory.parent.stat().st_uid):  # it was given away with the one above
+                    raise PermissionError(errno.EPERM, f"it is user {owner}'s")
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._files = self._earlier_files()
             except OSError:

@@ -6,12 +6,13 @@ import os
 import stat
 import subprocess
 import sys
-from contextlib import suppress
+import time
 from pathlib import Path
 
 import flowtop
 from flowtop.errors import FlowtopError
-from flowtop.output.row_files import MODE, write_rows
+from flowtop.files import as_owner, open_output
+from flowtop.output.row_files import write_rows
 from flowtop.query.query import Page
 
 DIRECTORY_MODE = 0o700
@@ -26,11 +27,9 @@ NO_PACKETS = "no-packets.txt"
 class BundleDirectory:
     """A directory that must not exist yet, held open: what is written goes there, whatever its name leads to by then.
 
-    Until it is closed it belongs to this process; then it is given to its owner, who may change it from then on.
-
     Args:
         path: its name.
-        owner: user and group of it and its files; None: those of the process.
+        owner: user and group of it and its files, as far as that user may write there; None: those of the process.
 
     Raises:
         FlowtopError: it exists, or cannot be made.
@@ -40,17 +39,21 @@ class BundleDirectory:
         self._name = path
         self._owner = owner
         try:
-            path.mkdir(DIRECTORY_MODE)
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.descriptor = as_owner(path, owner, self._make)
         except FileExistsError:
             raise FlowtopError(f"{path} exists already", hint="use another name") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise FlowtopError(f"cannot make {path}: {reason.lower()}", hint="type another place") from error
         found = os.fstat(self.descriptor)
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077 or any(self.place.iterdir()):
+        ours = found.st_uid in (os.geteuid(), *(owner or ())[:1])
+        if not ours or stat.S_IMODE(found.st_mode) & 0o077 or any(self.place.iterdir()):
             os.close(self.descriptor)
             raise FlowtopError(f"{path} was replaced by another directory", hint="type another place")
+
+    def _make(self) -> int:
+        self._name.mkdir(DIRECTORY_MODE)
+        return os.open(self._name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     @property
     def place(self) -> Path:
@@ -60,11 +63,8 @@ class BundleDirectory:
     def write_text(self, name: str, text: str) -> None:
         """Write a text to a new file in it. Raises FlowtopError: it exists, or cannot be written."""
         try:
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE,
-                                 dir_fd=self.descriptor)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                if self._owner is not None:
-                    os.fchown(descriptor, *self._owner)
+            output = open_output(self.place / name, time.time, self._owner, new=True)
+            with os.fdopen(output.descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -78,10 +78,7 @@ class BundleDirectory:
             raise FlowtopError(error.message.replace(str(self.place), str(self._name))) from error
 
     def close(self) -> None:
-        """Give it to its owner. Once."""
-        with suppress(OSError):  # a file system without owners: it is readable as it is
-            if self._owner is not None:
-                os.fchown(self.descriptor, *self._owner)
+        """Close it. Once."""
         os.close(self.descriptor)
 
 

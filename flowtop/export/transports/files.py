@@ -236,7 +236,7 @@ class FileTransport:
 
     Args:
         url: of kind file, jsonl or csv.
-        owner: user and group that new files are given to; None: unchanged.
+        owner: user and group as whom files are opened, see files.open_output; None: as this process.
         output: the file for `-`; None: file descriptor 1.
         agent: for JSON, see JsonLines.
     """
