@@ -66,6 +66,7 @@ class CollectingStatistics:
         dropped_by_kernel: datagrams dropped because the socket's buffer was full.
         dropped_by_exporter: packets that sFlow agents report as dropped.
         refused_connections: connections over the limit, and TLS and DTLS handshakes that failed.
+        refused_sources: datagrams and connections from addresses that are not allowed (`--allow-from`).
         evicted_sessions: sessions of exporters removed because there were too many.
         evicted_templates: Templates removed because their session, or all, had too many: the least recently used.
         evicted_state: what was known of others and removed because there was too much, the least recently used first:
@@ -118,6 +119,7 @@ class CollectingStatistics:
     dropped_by_kernel: int = 0
     dropped_by_exporter: int = 0
     refused_connections: int = 0
+    refused_sources: int = 0
     evicted_sessions: int = 0
     evicted_templates: int = 0
     evicted_state: int = 0
@@ -212,7 +214,8 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
     ("dropped_records", "records over limit"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
-    ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
+    ("refused_connections", "connections refused"), ("refused_sources", "from elsewhere refused"),
+    ("evicted_sessions", "exporters forgotten"),
     ("evicted_templates", "templates forgotten"), ("evicted_state", "other state forgotten"),
     ("corrected_clocks", "clock off"), ("unknown_sampling", "unknown sampling"), ("dropped_options", "options dropped"),
     ("forgotten_totals", "totals forgotten"), ("unknown_samples", "unknown samples"), ("short_records", "records cut"),

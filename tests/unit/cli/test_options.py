@@ -84,6 +84,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_settin
     (("-b", "-w", "-", "-o", "json"), "both write to standard output"),
     (("-b", "-w", "-", "-e", "jsonl:-"), "both write to standard output"),
     (("--export-filter", "tcp", "-e", "csv:x"), "follows no -e of its own"),
+    (("--allow-from", "192.0.2.0/24", "-l", "2055"), "follows no -l"),
 ])
 def test_what_excludes_each_other_on_the_command_line(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(FlowtopError, match=message) as caught:
@@ -180,6 +181,9 @@ def test_collectors_have_defaults_of_their_own_which_the_settings_override(tmp_p
 
 
 def test_each_export_has_the_filter_that_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = options("-b", "-l", "2055", "-l", "9995", "--allow-from", "192.0.2.0/24", "--allow-from", "2001:db8::/32",
+                  "-l", "tcp://", "--allow-from", "198.51.100.7")
+    assert run.allow_from == ((), ("192.0.2.0/24", "2001:db8::/32"), ("198.51.100.7",))
     run = options("-b", "-e", "csv:a", "-e", "csv:b", "--export-filter", "tcp", "-e", "csv:c", "--export-filter", "udp")
     assert (run.export, run.export_filter) == (("csv:a", "csv:b", "csv:c"), (None, "tcp", "udp"))
     monkeypatch.setenv("FLOWTOP_EXPORT", "csv:a csv:b")

@@ -101,6 +101,37 @@ def test_flows_of_exporters_that_do_not_report_their_sampling_are_multiplied(sch
         assert batch.collecting is not None and batch.collecting.sampling_interval == 1_000
 
 
+@pytest.mark.parametrize(("text", "networks"), [
+    ("udp://:2055", []), ("udp://:2055?allow=192.0.2.0/24,2001:db8::1", ["192.0.2.0/24", "2001:db8::1/128"]),
+    ("tcp://:1?allow=192.0.2.7/24&sampling=2", ["192.0.2.0/24"])])
+def test_the_networks_that_a_url_allows(text: str, networks: list[str]) -> None:
+    assert list(map(str, parse_listen_url(text).allow)) == networks
+
+
+@pytest.mark.parametrize("text", ["udp://:1?allow=", "udp://:1?allow=192.0.2.0/33", "udp://:1?allow=192.0.2.0/24,router"])
+def test_what_is_no_network_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(FlowtopError, match="is no network"):
+        parse_listen_url(text)
+
+
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_who_is_not_allowed_is_counted_and_not_heard(scheme: str, host: str) -> None:
+    kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    own = {"127.0.0.1": "127.0.0.0/30", "::1": "::1"}[host]
+    for allowed, refused in ((own, 0), ("192.0.2.0/24,2001:db8::/32", 1)):
+        with listening(f"{scheme}://{f'[{host}]' if ':' in host else host}:0?allow={allowed}") as capture, \
+                socket.socket(family, kind) as exporter:
+            exporter.connect((host, port_of(capture)))
+            exporter.sendall(MESSAGE)
+            deadline = time.monotonic() + PATIENCE_S
+            while not (found := capture.drain().collecting) or not found.messages + found.refused_sources:
+                capture.wait(0.02)
+                assert time.monotonic() < deadline
+            assert (found.messages, found.refused_sources, found.exporters) == (1 - refused, refused, 1 - refused)
+
+
 def test_a_stream_may_be_cut_anywhere() -> None:
     stream = MESSAGE + ipfix(set_of(256, flow(3)), sequence=2) * 3
     with listening("tcp://:0") as capture:
