@@ -213,7 +213,7 @@ class Spool:
         path = self._path(self._files[0])
         try:
             return flow_records(_whole_messages(path.read_bytes()), self.owners)
-        except Exception as error:  # noqa: BLE001 - what is in the file may be anything, and the export has to go on
+        except Exception as error:  # what is in the file may be anything, and the export goes on
             with suppress(OSError):
                 path.rename(path.with_suffix(".damaged"))
             reason = error if isinstance(error, OSError | IpfixDecodeError) else "its records are not flowtop's"
