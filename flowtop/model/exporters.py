@@ -60,6 +60,8 @@ class CollectingStatistics:
         sequence_resets: the exporter has restarted.
         refused: by kind (`version`, `length`, `set`, `template`, `value`, `bound`): messages that could not be read.
         unusable_records: records without traffic that are no events: no counters, all zeros.
+        implausible_records: records that an exporter has more traffic with than can be, or all together: in a second,
+            or since the start. Sums never exceed 64 bits.
         waiting_sets: Data Sets that wait for their Template now.
         dropped_sets: such sets dropped, because of age or lack of room.
         dropped_records: Flow Records dropped, as too many different Templates were in use at a time.
@@ -112,6 +114,7 @@ class CollectingStatistics:
     sequence_resets: int = 0
     refused: tuple[tuple[str, int], ...] = ()
     unusable_records: int = 0
+    implausible_records: int = 0
     waiting_sets: int = 0
     dropped_sets: int = 0
     dropped_records: int = 0
@@ -212,6 +215,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
     ("dropped_records", "records over limit"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
+    ("implausible_records", "records too large"),
     ("refused_connections", "connections refused"), ("refused_sources", "from elsewhere refused"),
     ("evicted_sessions", "exporters forgotten"),
     ("evicted_templates", "templates forgotten"), ("evicted_state", "other state forgotten"),

@@ -21,8 +21,6 @@ it; if they come again, they get another one."""
 OTHERS = 1
 """The number that has the totals of interfaces without one."""
 _LAST_NUMBER = OPPOSITE - 1
-_MOST_COUNTED = np.uint64(1 << 63)
-"""Totals stay at this, so that they never wrap."""
 
 _ENCAPSULATION = 2
 """Place among the sums, after packets and octets."""
@@ -94,7 +92,7 @@ class ObservationPoints:
         time."""
         number = self._numbers.pop(point)
         row = self._rows.pop(number)
-        self._sums[0] = np.minimum(self._sums[0] + self._sums[row], _MOST_COUNTED)
+        self._sums[0] += self._sums[row]
         self._sums[row] = 0
         self._free.append(row)
         self._gone[number] = point
@@ -169,8 +167,8 @@ class ObservationPoints:
         different, inverse = np.unique(rows["ifindex"], return_inverse=True)
         places = np.array([self._rows.get(number, 0) for number in different.tolist()])[inverse]
         if self.shares.evicted:
-            known = [number if number in self._rows or number in self._gone else OTHERS for number in different.tolist()]
-            rows["ifindex"] = np.array(known, np.uint32)[inverse]
+            kept = [number if number in self._rows or number in self._gone else OTHERS for number in different.tolist()]
+            rows["ifindex"] = np.array(kept, np.uint32)[inverse]
         tunnels = rows["kind"] == np.uint8(Kind.PARENT)
         if tunnels.any():
             around = rows["encapsulation"] * rows["packets"]
@@ -178,7 +176,6 @@ class ObservationPoints:
             rows, places = rows[~tunnels], places[~tunnels]
         for number, name in enumerate(("packets", "octets")):
             np.add.at(self._sums[:, :, number], (places, rows["direction"]), rows[name])
-        np.minimum(self._sums, _MOST_COUNTED, out=self._sums)
 
     def observations(self) -> npt.NDArray[np.void]:
         """OBSERVATION_DTYPE, shape (m,): every point and direction with traffic; a new array."""

@@ -119,6 +119,8 @@ class CollectingProcess:
         Returns:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
+        if self._correct_clocks:  # not a file
+            self._records.credit.now_s = now_s
         known = self._sessions.touch(session, now_s)
         surplus = self._sessions.surplus(known)
         if surplus is not None:
