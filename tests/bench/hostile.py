@@ -165,8 +165,9 @@ def held(number: int) -> Iterator[Datagram]:
 def many_fields(number: int) -> Iterator[Datagram]:
     """Templates of 16,000 fields of variable length, and their records."""
     data = _ipfix(_set(256, bytes(65_000)))
-    for place in range(max(10, number // 100)):
-        yield Datagram(_ipfix(_template(256, *((1_000 + place % 7, 65_535) for place in range(16_000)))))
+    announced = _ipfix(_template(256, *((1_000 + place % 7, 65_535) for place in range(16_000))))
+    for _ in range(max(10, number // 5)):
+        yield Datagram(announced)
         for _ in range(4):
             yield Datagram(data)
 
