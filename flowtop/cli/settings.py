@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.files import user_directory
 from flowtop.text.suggestions import nearest
+from flowtop.text.toml import MOST_OCTETS, parse_toml
 
 Kind = Literal["flag", "text", "number", "list"]
 _TYPES: dict[Kind, tuple[type, ...]] = {
@@ -53,7 +54,8 @@ def _limits(table: Any, path: Path) -> Limits:
     where they are."""
     example = 'for example scan = 200, talker = "50Mbit"; 0 turns a rule off'
     if not isinstance(table, dict) or not all(
-            isinstance(value, str | int | float) and not isinstance(value, bool) for value in table.values()):
+            isinstance(value, str | int | float) and not isinstance(value, bool) and _finite(value)
+            for value in table.values()):
         raise FlowtopError(f"trouble in {path} is a table of thresholds", hint=example, exit_code=EXIT_USAGE)
     return table
 
@@ -80,7 +82,8 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
     Raises FlowtopError (EXIT_USAGE): not readable, not TOML, an unknown setting, a wrong kind of value.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        with path.open() as file:
+            content = parse_toml(file.read(MOST_OCTETS + 1))
     except (OSError, ValueError) as error:
         if not must_exist and isinstance(error, OSError):
             return {}, {}, {}  # not there, or in a home directory this user may not look into
@@ -92,13 +95,18 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
         if name not in known:
             raise FlowtopError(f"unknown setting in {path}: {name}", hint=_near(name, known), exit_code=EXIT_USAGE)
         value, kind = settings[name], known[name]
-        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "flag"):
+        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "flag") or not _finite(value):
             raise FlowtopError(f"wrong kind of value for {name} in {path}: {value!r}",
                                hint=f"write it as in {name} = {_EXAMPLES.get(name, _ANY_EXAMPLE[kind])}",
                                exit_code=EXIT_USAGE)
         if kind == "list" and isinstance(value, str):
             settings[name] = [value]
     return settings, views, limits
+
+
+def _finite(value: Any) -> bool:
+    """Whether it is no infinite number, and none that is none: TOML has both."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _near(word: str, known: Iterable[str]) -> str:

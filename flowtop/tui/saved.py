@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
 from flowtop.files import home_directory, recording_owner, user_directory
+from flowtop.text.toml import parse_toml
 from flowtop.tui.palettes import THEMES
 
 _NOTE = "# flowtop writes this file when columns or colours are changed on its screen. Settings go into config.toml.\n"
@@ -133,7 +133,7 @@ def parse_view(text: str) -> SavedView:
     Raises:
         ValueError: not TOML.
     """
-    entries = tomllib.loads(text)
+    entries = parse_toml(text)
     theme, widths = entries.get("theme"), entries.get("widths")
     cells = widths.items() if isinstance(widths, dict) else ()
     return SavedView(theme if theme in THEMES else THEMES[0], Arrangement(

@@ -16,7 +16,7 @@ from flowtop.capture.collector.connections import HANDSHAKE_S, Places, SpareDesc
 from flowtop.capture.collector.dtls import DtlsServer, Peer
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
-from flowtop.capture.collector.url import AllowedSources, ListenUrl
+from flowtop.capture.collector.url import AllowedSources, ListenUrl, no_password
 from flowtop.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.wire.ipfix_decoder import split_messages
 from flowtop.wire.ipfix_template import IpfixDecodeError
@@ -382,7 +382,7 @@ def _tls_context(url: ListenUrl) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.num_tickets = 0  # exporters that never read would reset the connection and lose data
     try:
-        context.load_cert_chain(url.cert, url.key or None)
+        context.load_cert_chain(url.cert, url.key or None, no_password)
         if url.ca:
             context.load_verify_locations(url.ca)
             context.verify_mode = ssl.CERT_REQUIRED

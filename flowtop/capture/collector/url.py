@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 
@@ -63,6 +64,8 @@ def parse_listen_url(text: str) -> ListenUrl:
 
     Raises FlowtopError: not a valid address to listen on (EXIT_USAGE).
     """
+    if any(unicodedata.category(character) == "Cc" for character in unquote(text)):
+        raise _refusal(text, "addresses and options must not have control characters")
     plain = text.strip()
     if plain.lstrip(":").isdecimal():
         plain = f"udp://:{plain.lstrip(':')}"
@@ -107,6 +110,12 @@ def parse_network(text: str) -> Network:
         raise FlowtopError(f"{text.strip()!r} is no network to allow exporters from",
                            hint="for example 192.0.2.0/24, 2001:db8::/32 or one address",
                            exit_code=EXIT_USAGE) from error
+
+
+def no_password() -> str:
+    """Instead of a prompt for the password of a private key. Raises FlowtopError."""
+    raise FlowtopError("the private key of the collector is encrypted", exit_code=EXIT_USAGE,
+                       hint="decrypt it: openssl pkey -in server.key -out plain.key")
 
 
 class AllowedSources:

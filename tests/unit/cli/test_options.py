@@ -41,6 +41,16 @@ def test_every_option_of_the_command_is_an_attribute() -> None:
         "what follows from others, and what only the settings file has")
 
 
+@pytest.mark.parametrize("text", [
+    "delay = nan", "speed = inf\nread = 'x'", "[trouble]\nscan = nan", "[trouble]\ntalker = -inf", "x = " + "[" * 9_999,
+    ".".join(["a"] * 9_999) + " = 1"])
+def test_settings_that_are_no_settings_are_one_clear_line(tmp_path: Path, text: str) -> None:
+    settings(tmp_path, text)
+    with pytest.raises(FlowtopError) as refusal:
+        options("-b")
+    assert refusal.value.exit_code == EXIT_USAGE and len(refusal.value.message.splitlines()) == 1
+
+
 def test_options_cannot_be_changed() -> None:
     run = options("-b")
     with pytest.raises(dataclasses.FrozenInstanceError):

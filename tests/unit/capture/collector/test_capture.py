@@ -66,7 +66,8 @@ def test_where_a_url_listens(text: str, expected: str) -> None:
                                   "udp://u@127.0.0.1", "udp:///path", "tls://", "udp://?cert=a", "tls://?cert=a&x=y",
                                   "eth0", "70000", "udp://?sampling=", "udp://?sampling=1.5", "tcp://?sampling=-1",
                                   "udp://?sampling=1k", "udp://?sampling=16777217", "udp://?sampling=\u0661",
-                                  "udp://?sampled=1", "udp://?sampling=5&sampling=6", "tls://?cert=a&cert=b"])
+                                  "udp://?sampled=1", "udp://?sampling=5&sampling=6", "tls://?cert=a&cert=b",
+                                  "udp://\x1b[31m:1", "tcp://\n:1", "\x07", "udp://?sampling=%1b1", "tls://?cert=%00a"])
 def test_what_is_no_place_to_listen_at_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(FlowtopError) as refusal:
         parse_listen_url(text)
@@ -276,6 +277,19 @@ def test_an_unreadable_certificate_is_one_clear_line(pki: Path, tmp_path: Path) 
     for url in (f"tls://:0?cert={tmp_path}/none.pem", f"tls://:0?cert={pki}/server.key&key={pki}/server.key"):
         with pytest.raises(FlowtopError, match="cannot use the certificate"):
             CollectorCapture((parse_listen_url(url),)).open(lambda text: None)
+
+
+def test_an_encrypted_key_is_one_clear_line_and_no_prompt(pki: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    subprocess.run(["openssl", "pkey", "-in", "server.key", "-aes256", "-passout", "pass:x", "-out", "encrypted.key"],
+                   cwd=pki, check=True, capture_output=True)
+    for scheme in ("tls", "dtls"):
+        if scheme == "dtls":
+            pytest.importorskip("OpenSSL.SSL")
+        with pytest.raises(FlowtopError, match="private key of the collector is encrypted") as refusal:
+            CollectorCapture((parse_listen_url(f"{scheme}://:0?cert={pki}/server.pem&key={pki}/encrypted.key"),)).open(
+                lambda text: None)
+        assert refusal.value.exit_code == EXIT_USAGE
+    assert capfd.readouterr() == ("", "")
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
