@@ -213,8 +213,8 @@ class KeyIndex:
             entries, low, step, at = entries[going], low[going], step[going], at[going] + step[going]
 
     def _note(self, probes: int, keys: int) -> None:
-        """Note so many probes of so many keys. More than chance gives at a load of one half are of deleted cells with the
-        same hash, as of a flow that comes and goes with the same ports all day: the next insertion removes them."""
+        """Note so many probes of so many keys. More than chance gives at a load of one half are of deleted cells with
+        the same hash, as of a flow that comes and goes with the same ports all day: the next insertion removes them."""
         self._crowded |= self._deleted > 0 and probes > 12 + 2 * keys.bit_length()
 
     def _reserve(self, n: int) -> None:
