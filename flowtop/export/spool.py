@@ -24,7 +24,7 @@ from flowtop.wire.data_set import DataSet
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, encode_messages, template_sets
 from flowtop.wire.ipfix_decoder import decode_message, split_messages
-from flowtop.wire.ipfix_template import Template
+from flowtop.wire.ipfix_template import IpfixDecodeError, Template
 from flowtop.wire.owners import Sets, collect_owners, owned_sets, without_owners
 from flowtop.wire.relayed import Bases, RelayedTemplates, fill_back
 from flowtop.wire.template_store import TemplateStore
@@ -216,10 +216,11 @@ class Spool:
         path = self._path(self._files[0])
         try:
             return flow_records(_whole_messages(path.read_bytes()), self.owners)
-        except (OSError, ValueError) as error:  # ValueError: no messages, or not flowtop's.
-            with suppress(FileNotFoundError):
+        except Exception as error:  # what is in the file may be anything, and the export goes on
+            with suppress(OSError):
                 path.rename(path.with_suffix(".damaged"))
-            raise FlowtopError(f"cannot replay {path.name}: {error}",
+            reason = error if isinstance(error, OSError | IpfixDecodeError) else "its records are not flowtop's"
+            raise FlowtopError(f"cannot replay {path.name}: {reason}",
                                hint=f"it is kept as {path.with_suffix('.damaged')}") from error
 
     def forget(self, place: int = 0) -> None:
@@ -272,7 +273,7 @@ class Spool:
             return {**self._templates.flows, **self._templates.tunnelled, **measured, **of_id}[id_]
 
         if self.owners is not None and records["owner"].any():
-            (sets, _, _), templates, _ = owned_sets(records, self.owners.texts, plain, template, MAX_MESSAGE_OCTETS)
+            (sets, _, _), templates = owned_sets(records, self.owners.texts, plain, template, MAX_MESSAGE_OCTETS)
         else:
             sets, _, _ = plain(records)
         announced = announcement(self._templates)

@@ -467,6 +467,7 @@ class SetsDecoder:
         self._check_former(template)
         old = self.known.get(template.id)
         if old == template:
+            self._store.use(self._session, self.domain, template.id)
             return
         if old and not self._datagram:
             self._remark(f"template {template.id} was redefined without a withdrawal")

@@ -10,10 +10,11 @@ import hmac
 import importlib
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from flowtop.capture.collector.connections import Places, Standing
-from flowtop.capture.collector.url import ListenUrl
+from flowtop.capture.collector.url import ListenUrl, no_password
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 
 MAX_PEERS = 256
@@ -183,6 +184,8 @@ class DtlsServer:
             cookie, self._cookie(connection.get_app_data())))
         try:
             context.use_certificate_chain_file(url.cert)
+            if _is_encrypted(url.key or url.cert):
+                no_password()
             context.use_privatekey_file(url.key or url.cert)
             if url.ca:
                 context.load_verify_locations(url.ca)
@@ -209,6 +212,14 @@ def _records(connection: Any, nothing: type[Exception]) -> Iterator[bytes]:
         length = _RECORD_HEADER + int.from_bytes(octets[11:13], "big")
         yield octets[:length]
         octets = octets[length:]
+
+
+def _is_encrypted(path: str) -> bool:
+    """Whether a PEM file has an encrypted key, for whose password OpenSSL would ask on the terminal."""
+    try:
+        return b"ENCRYPTED" in Path(path).read_bytes()
+    except OSError:
+        return False  # OpenSSL says why
 
 
 def _is_client_hello(datagram: bytes) -> bool:

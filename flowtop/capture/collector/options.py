@@ -10,7 +10,7 @@ from typing import Any
 from flowtop.capture.collector.announced import AnnouncedValues
 from flowtop.capture.collector.intervals import QUANTITIES, intervals_of
 from flowtop.capture.collector.names import NAME_ELEMENTS, TABLES, Names
-from flowtop.capture.collector.sampling import Announcement, SamplerDirectory
+from flowtop.capture.collector.sampling import SamplerDirectory
 from flowtop.capture.collector.sessions import CLOCK_DRIFT_MS, Session
 from flowtop.model.kinds import IpVersion
 from flowtop.wire.data_set import DataSet
@@ -77,8 +77,8 @@ class Announcements:
                 self._announce(session, about, values, interval if interval or quantities else None, before_change)
             for announced, name in ((self.initiators, "biflowDirection"), (self.boots, "systemInitTimeMilliseconds")):
                 value = values.get(name)
-                if isinstance(value, int) and not announced.announce(session, about, value & 0x7FFF_FFFF_FFFF):
-                    self._counts["dropped_options"] += 1
+                if isinstance(value, int):
+                    announced.announce(session, about, value & 0x7FFF_FFFF_FFFF)
             if named:
                 place = session.exporter, about
                 places = dict.fromkeys(TABLES, place) | {"interface": _original(values, *place)}
@@ -93,8 +93,13 @@ class Announcements:
             if self.changes <= _MAX_CHANGES and self._change_cost <= _MAX_CHANGE_COST:
                 before_change()
 
-        result = self.samplers.announce(session, domain, values, interval, before)
-        self._counts["dropped_options"] += result is Announcement.REFUSED
+        self.samplers.announce(session, domain, values, interval, before)
+
+    @property
+    def evicted(self) -> int:
+        """Number of samplers, values and names that were removed because there were too many."""
+        return (self.samplers.shares.evicted + self.boots.shares.evicted + self.initiators.shares.evicted
+                + self.names.evicted)
 
     def has(self, session: Session) -> bool:
         """Whether a session has announced what ends with it."""

@@ -119,6 +119,8 @@ class CollectingProcess:
         Returns:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
+        if self._correct_clocks:  # not a file
+            self._records.credit.now_s = now_s
         known = self._sessions.touch(session, now_s)
         surplus = self._sessions.surplus(known)
         if surplus is not None:
@@ -240,11 +242,11 @@ class CollectingProcess:
             sampling_interval=round(self._records.highest_interval),
             names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._records.events.items())),
             unchanged_totals=self._records.totals.unchanged, forgotten_totals=self._records.totals.forgotten,
-            skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows(),
-            unnamed_values=self.names.beyond)
+            skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows())
 
     def _evicted_state(self) -> int:
-        return self._sessions.evicted_agents
+        return (self._sessions.evicted_agents + self._sequences.shares.evicted + self._announced.evicted
+                + self.points.shares.evicted + self._interfaces.shares.evicted)
 
     # ---- sessions
 
@@ -368,7 +370,7 @@ class CollectingProcess:
         for key, held in self._held.take_at(place, boot_ms):
             known, data_set = self._sessions.get(key[0]), fitting(template, held.octets)
             if known is None or data_set is None:
-                self._held.hold(key, held._replace(place=None))
+                self._held.hold(key, held._replace(place=None), place[0])
                 continue
             self._counts["templates_of_other_port"] += 1
             self._take(known, key[1], data_set, held.times, NO_HEADER)
@@ -391,7 +393,7 @@ class CollectingProcess:
                 self._counts["templates_of_other_port"] += 1
                 self._take(known, message.domain, data_set, times, NO_HEADER)
                 return data_set.count
-        self._held.hold(key, HeldSet(waiting.octets, times, now_s, place))
+        self._held.hold(key, HeldSet(waiting.octets, times, now_s, place), known.session.exporter)
         return None
 
     def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:

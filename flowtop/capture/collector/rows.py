@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.collector.announced import Found
+from flowtop.capture.collector.credit import Credit
 from flowtop.capture.collector.intervals import Intervals
 from flowtop.capture.collector.options import Announcements
 from flowtop.capture.collector.points import ObservationPoints
@@ -34,8 +35,12 @@ from flowtop.wire.record_times import ExportTimes, counts_from_boot
 from flowtop.wire.reported import Origins, collect_origins, collect_reported, has_origins, owns_names
 from flowtop.wire.selectors import original_samplers
 
+_SMALL = 1 << 36
+"""Traffic of a second that is not looked at by exporter."""
 LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
+HIGHEST_INTERVAL = 1 << 24
+"""Higher sampling intervals are not believed, as nobody samples so: such a record is multiplied by nothing."""
 _MOST_NAMES = 4_096
 """Limit of names of interfaces that are read from the records of one Template at once."""
 _HASH = (1 << 64) - 1
@@ -70,6 +75,7 @@ class FlowRows:
         totals: flows whose records have totals.
         events: number of events without traffic, by kind.
         highest_interval: the highest sampling interval that was applied.
+        credit: how much more traffic is believed.
     """
 
     def __init__(self, announced: Announcements, points: ObservationPoints, counts: Counter[str],
@@ -77,6 +83,7 @@ class FlowRows:
         self.totals = ReportedTotals()
         self.events: Counter[str] = Counter()
         self.highest_interval = 1.0
+        self.credit = Credit()
         self._announced = announced
         self._points = points
         self._counts = counts
@@ -94,9 +101,14 @@ class FlowRows:
         self._counts["lying_lengths"] += packets.lying
         reported = reported_of(found, self._announced.names.naming("", 0).user)
         if (intervals > 1).any():
+            intervals = self._believed_intervals(intervals)
             self._multiply(rows, intervals)
             reported = _with_intervals(reported, intervals)
-        self._number(rows, found.origins, agents)
+        believed = self._believed(rows, found.origins, [agent for agent, _ in agents])
+        if not believed.all():
+            reported = None if reported is None else rows_of(reported, np.flatnonzero(believed))
+            rows = rows[believed]
+        self._number(rows, found.origins[believed], agents)
         return rows, reported
 
     def of(self, pending: Sequence[PendingSets]) -> Rows:
@@ -139,10 +151,10 @@ class FlowRows:
             rows[name] += shift_ms[sources]
         intervals = self._intervals(template, records, pending, ends)
         if intervals is not None and len(rows):
+            intervals = self._believed_intervals(intervals)
             self._multiply(rows, intervals[sources])
             reported = _with_intervals(reported, intervals[sources])
-        believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
-        self._counts["unusable_records"] += int((~believed).sum())
+        believed = self._believed(rows, origin[sources], [each.session.exporter for each in pending])
         if not believed.all():
             rows, sources = rows[believed], sources[believed]
             reported = None if reported is None else rows_of(reported, np.flatnonzero(believed))
@@ -263,6 +275,32 @@ class FlowRows:
             rows["other_ifindex"][places] = self._points.numbers(origins, origin[places], rows["other_ifindex"][places])
         if rows["opposite"].any():
             rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
+
+    def _believed_intervals(self, intervals: Intervals) -> Intervals:
+        """The sampling intervals; 1 for those that are too high, which are counted."""
+        high = intervals > HIGHEST_INTERVAL
+        self._counts["unknown_sampling"] += int(high.sum())
+        return np.where(high, 1.0, intervals) if high.any() else intervals
+
+    def _believed(self, rows: Collected, origin: npt.NDArray[np.integer], exporters: Sequence[str],
+                  ) -> npt.NDArray[np.bool_]:
+        """Which rows are not larger than can be, each and together, shape (n,); others are counted.
+
+        Args:
+            origin: index into `exporters` of each row, shape (n,).
+        """
+        believed: npt.NDArray[np.bool_] = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
+        self._counts["unusable_records"] += int((~believed).sum())
+        largest = np.where(believed, np.maximum(rows["octets"], rows["packets"]), np.uint64(0)).astype(np.float64)
+        together = np.bincount(origin, largest, len(exporters))
+        if together.max(initial=0) < _SMALL and self.credit.admit("", int(together.sum())):
+            return believed
+        refused = np.array([not self.credit.admit(exporter, int(amount))
+                            for exporter, amount in zip(exporters, together.tolist(), strict=True)])
+        if refused.any():
+            self._counts["implausible_records"] += int((believed & refused[origin]).sum())
+            believed &= ~refused[origin]
+        return believed
 
     def _multiply(self, rows: Collected, intervals: Intervals) -> None:
         """Multiply the counters of sampled traffic by the sampling interval."""

@@ -16,7 +16,7 @@ from flowtop.capture.collector.connections import HANDSHAKE_S, Places, SpareDesc
 from flowtop.capture.collector.dtls import DtlsServer, Peer
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
-from flowtop.capture.collector.url import ListenUrl
+from flowtop.capture.collector.url import AllowedSources, ListenUrl, no_password
 from flowtop.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.wire.ipfix_decoder import split_messages
 from flowtop.wire.ipfix_template import IpfixDecodeError
@@ -69,7 +69,9 @@ class Listener:
         self._spare = spare
         self._dropped = 0
         self._numbers = count()
+        self._allowed = AllowedSources(url.allow) if url.allow else None
         self.socket = _bound(url)
+        self._name = self.address
         self._dtls: DtlsServer | None = None
         self._failed = self._strange = 0
         if url.transport == "dtls":
@@ -133,6 +135,9 @@ class Listener:
             while number < BURST and not process.full and (number % 8 or self._now() < until_s):
                 octets, source = receive(_LONGEST)
                 number += 1
+                if self._allowed is not None and source[0] not in self._allowed:
+                    process.count("refused_sources")
+                    continue
                 session = self._session(source)
                 if self._dtls is None:
                     process.receive(octets, session, now_s)
@@ -146,7 +151,7 @@ class Listener:
         return number
 
     def _session(self, source: Peer) -> Session:
-        return Session((self._url, *source[:2]), _plain(source[0]), True, self._url.sampling)
+        return Session((self._name, *source[:2]), _plain(source[0]), True, self._url.sampling)
 
     def _send(self, datagram: bytes, peer: Peer) -> None:
         with suppress(OSError):  # the peer sends its part of the handshake again
@@ -181,6 +186,10 @@ class Listener:
             refused = self._spare.refuse(self.socket)
             self._process.count("refused_connections", refused)
             return refused
+        if self._allowed is not None and source[0] not in self._allowed:
+            self._process.count("refused_sources")
+            connection.close()
+            return True
         try:
             connection.setblocking(False)
             if self._context is not None:
@@ -191,7 +200,7 @@ class Listener:
             connection.close()
             return True
         number = next(self._numbers)
-        mine = _Connection(number, connection, Session((self._url, number), _plain(source[0]), False,
+        mine = _Connection(number, connection, Session((self._name, number), _plain(source[0]), False,
                                                        self._url.sampling))
         mine.shaking_hands = self._context is not None
         deadline = {"deadline_s": self._now() + HANDSHAKE_S} if mine.shaking_hands else {}
@@ -373,7 +382,7 @@ def _tls_context(url: ListenUrl) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.num_tickets = 0  # exporters that never read would reset the connection and lose data
     try:
-        context.load_cert_chain(url.cert, url.key or None)
+        context.load_cert_chain(url.cert, url.key or None, no_password)
         if url.ca:
             context.load_verify_locations(url.ca)
             context.verify_mode = ssl.CERT_REQUIRED
