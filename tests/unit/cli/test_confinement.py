@@ -153,7 +153,7 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
         done = subprocess.run(
             [sys.executable, exploit.__file__, json.dumps(plan), "-b", *source, "-e", f"file:{place}/out.ipfix",
              *([] if confined else ["--no-confine"])], capture_output=True, text=True, timeout=60, check=False,
-            env={**os.environ, **(SUDO if mode == "sudo" else {}), "PYTHONPATH": os.getcwd()})
+            env={**os.environ, **(SUDO if mode == "sudo" else {}), "PYTHONPATH": str(Path.cwd())})
     assert done.returncode == 0, done.stderr
     outcome = {step[0] + str(step[1:]): came for step, came in json.loads(report.read_text())}
     made = Path(outside).exists()
@@ -171,8 +171,8 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
 def test_files_in_roots_directories_are_roots_and_are_rotated(tmp_path: Path, capture: Path) -> None:
     """Only a process of root's can rename and make files there."""
     (tmp_path / "x.jsonl").write_text("of an earlier run\n")
-    done = subprocess.run([*FLOWTOP, "-b", "-o", "json", "-r", capture, "-e", f"jsonl:{tmp_path}/x.jsonl?rotate-size=4k",
-                           "-w", tmp_path / "x.pcapng"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*FLOWTOP, "-b", "-o", "json", "-r", capture, "-w", tmp_path / "x.pcapng",
+                           "-e", f"jsonl:{tmp_path}/x.jsonl?rotate-size=4k"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["confinement"]["uid"] == 65_534
     others = [path for path in tmp_path.iterdir() if path.name.startswith("x-")]
