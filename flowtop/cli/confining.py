@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from flowtop.export.url import ExportUrl
 
 _DNS_PORT = 53
+_BPF = (1, 2, 3, 15, 25)
+"""Commands of bpf(2) on maps and links that are open: look up, update and delete an element, tell about a link, take
+elements. Not: load, make, attach, get by number."""
+_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
 _SPOOL = "spool-"
 _MOST_GIVEN = 100_000
 """Files of a spool that are given to another user."""
@@ -48,7 +53,9 @@ class Confining:
         self.account, fault = usable(chosen)
         self._faults: tuple[str, ...] = (fault,) if fault else ()
         self._writer = self.account is not None and not self.account.behind_sudo
-        self._here = Path.cwd() if self._screen else None
+        self._here: Path | None = None
+        with suppress(OSError):  # it is gone
+            self._here = Path.cwd() if self._screen else None
         self.state_directory = options.state_directory or self._state()
         self._given: int | None = None
 
@@ -84,6 +91,9 @@ class Confining:
             return directory
         try:
             self._given = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:  # who opens a spool there says it
+            return directory
+        try:
             owner = os.fstat(self._given).st_uid
             if owner not in (0, account.uid):
                 raise FlowtopError(f"the state directory {directory} is another user's", exit_code=EXIT_USAGE,
@@ -142,20 +152,47 @@ class Confining:
         from flowtop.confine.writer import Permitted, start_writer
 
         try:
-            delegate_to(start_writer(Permitted(frozenset(named), self._here, saved)))
+            delegate_to(start_writer(Permitted(frozenset(named), self._places_of_screen(), saved)))
         except OSError as error:  # no process, or no socket: then files are root's only if this process is
             self.account = None
             self._faults += (f"it stays user 0, without capabilities: no process to open files: {error.strerror}",)
 
+    def _places_of_screen(self) -> tuple[Path, ...]:
+        """Directories, by their real paths, for files that are named on the screen."""
+        if not self._screen:
+            return ()
+        home = Path("~").expanduser() if self._writer else None  # a user's own has what runs at that user's next login
+        found = []
+        for directory in (self._here, home, Path(tempfile.gettempdir()), *_TEMPORARY):
+            with suppress(OSError, RuntimeError):
+                found += [] if directory is None or directory == Path("/") else [directory.resolve()]
+        return tuple(dict.fromkeys(found))
+
     def _access(self, urls: Sequence[ExportUrl], saved: Path | None) -> Access:
-        read = [path.absolute().parent for path in chosen_databases(self._options)]
+        read: list[Path] = []
+        with suppress(OSError):
+            read += [path.absolute().parent for path in chosen_databases(self._options)]
         read += [path for url in urls for path in (url.ca, url.cert, url.key) if path is not None]
+        read += self._groups()
         write: list[Path] = []
         for name in self._named(urls):
             write += _places(name)
-        for directory in (self.state_directory, self._here, None if saved is None else saved.parent):
+        for directory in (self.state_directory, *self._places_of_screen(), None if saved is None else saved.parent):
             write += [] if directory is None else [directory]
         return Access(tuple(read), tuple(write), (), self._ports(urls))
+
+    @property
+    def _live(self) -> bool:
+        return self._options.read is None and not self._options.listen
+
+    def _groups(self) -> list[Path]:
+        """The root of cgroup v2, which may be a mount without a place in the file system."""
+        if not (self._live and self._options.owners):
+            return []
+        from flowtop.owners.cgroups import cgroup2_root, detached_root
+
+        root = cgroup2_root() or detached_root()
+        return [] if root is None else [root]
 
     def _ports(self, urls: Sequence[ExportUrl]) -> tuple[int, ...]:
         """TCP ports to connect to."""
@@ -168,15 +205,16 @@ class Confining:
 
     def _calls(self, urls: Sequence[ExportUrl]) -> Calls:
         quiet = self._options.read is not None and not self._screen and not any(url.port for url in urls)
-        return Calls(sockets=not quiet)
+        return Calls(sockets=not quiet, bpf=_BPF if self._live else ())
 
 
 def _places(name: str) -> list[Path]:
     """The directory of a file that is written, and of what a link of that name leads to; or itself, if it is there and
     no regular file."""
     found = []
-    for path in (Path(name).absolute(), Path(os.path.realpath(name))):
-        with suppress(OSError, ValueError):
+    for way in (Path.absolute, Path.resolve):
+        with suppress(OSError, ValueError, RuntimeError):
+            path = way(Path(name))
             found.append(path if path.exists() and not path.is_file() else path.parent)
     return found
 

@@ -21,7 +21,6 @@ from flowtop.errors import (
     EXIT_NOT_SENT,
     EXIT_OK,
     EXIT_TERMINATED,
-    EXIT_UNAVAILABLE,
     EXIT_USAGE,
     FlowtopError,
 )
@@ -142,7 +141,7 @@ class Run:
         self.looks: Looks | None = None
         """Of the screen, as far as they had to be read before rights were given up."""
         self.confinement: Confinement | None = None
-        """What holds; None: this source still needs the rights of who started it."""
+        """What holds; None: nothing was given up yet."""
 
     def pipeline(self, capture: Capture, exports: Exports, *, reader: Callable[[], bool] = lambda: True) -> Pipeline:
         """A pipeline from the capture to exports and recorder, not started.
@@ -180,7 +179,8 @@ class Run:
         if options.allow_special:
             allow_special()
         confining = self._confining() if confine else None
-        with self._source.capture(self._split) as open_capture:
+        confined = confine and options.confine != "off"
+        with self._source.capture(self._split, confined=confined) as open_capture:
             directory = options.state_directory or default_state_directory(os.environ, os.geteuid())
             if confining is not None:
                 directory = confining.prepare()
@@ -191,16 +191,10 @@ class Run:
                 lambda: show(exports, open_capture), self._narrate), self._narrate,
                 confine=lambda: self._confine(confining), confined_first=confining is not None and confining.late)
 
-    def _confining(self) -> Confining | None:
-        """How this run gives up its rights; None: it does not."""
+    def _confining(self) -> Confining:
         from flowtop.cli.confining import Confining
 
-        if self._source.confinable:
-            return Confining(self._options)
-        if self._options.confine == "strict":
-            raise FlowtopError("--confine strict: observing interfaces is not confined yet", exit_code=EXIT_UNAVAILABLE,
-                               hint="-r and -l are")
-        return None
+        return Confining(self._options)
 
     def _confine(self, confining: Confining | None) -> None:
         if confining is None:

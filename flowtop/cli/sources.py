@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.errors import EXIT_USAGE, FlowtopError, host_fault
 from flowtop.filters.kernel import Split, places
 
 if TYPE_CHECKING:
     from flowtop.capture.collector.url import ListenUrl
+    from flowtop.capture.ebpf.compiler import Compilation
+    from flowtop.capture.ebpf.rights import HelpersCompilation, Rights
     from flowtop.capture.protocol import Capture
     from flowtop.cli.run_options import RunOptions
     from flowtop.pipeline.drive import PipelineConfig
@@ -42,14 +44,13 @@ class Source(Protocol):
     """Whether reading can wait until the reader of the rounds and all exports have kept up, as for a file. Packets and
     datagrams cannot wait: with a slow reader rounds get longer, and a slow export spools or drops records."""
 
-    confinable: ClassVar[bool]
-    """Whether the process needs no more rights once the context of `capture` is entered."""
 
-    def capture(self, kernel_filter: Split) -> AbstractContextManager[OpenCapture]:
+    def capture(self, kernel_filter: Split, *, confined: bool = False) -> AbstractContextManager[OpenCapture]:
         """A context that gives a function that makes the capture; entered before the run, left after it.
 
         Args:
             kernel_filter: the result of `kernel_filter`.
+            confined: once it is entered, this process gives up its rights.
 
         Raises FlowtopError: this source cannot be captured from.
         """
@@ -84,28 +85,40 @@ class LiveSource:
 
     options: RunOptions
     waits: ClassVar[bool] = False
-    confinable: ClassVar[bool] = False
 
     @contextmanager
-    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:
-        """See Source. Starts the compiler, which runs while the rest is imported; leaving the context ends it.
+    def capture(self, kernel_filter: Split, *, confined: bool = False) -> Iterator[OpenCapture]:
+        """See Source. Starts the compiler, which runs while the rest is imported; leaving the context ends it. If
+        `confined`, helpers keep the rights that capturing goes on to need.
 
         Raises FlowtopError: there is no permission to capture, or the map size is out of range.
         """
-        from flowtop.capture.ebpf.start import begin
+        from flowtop.capture.ebpf.start import begin, prepare
 
         options = self.options
-        with closing(begin(options.map_entries, kernel_filter.expression, decap=options.decap,
-                           tunnel_ports=options.tunnel_port, owners=options.owners,
-                           names=not options.no_names_seen, packets=options.write is not None,
-                           exports=len(options.export))) as compilation:
+        names, packets, exports = not options.no_names_seen, options.write is not None, len(options.export)
+        with ExitStack() as opened:
+            compilation: Compilation | HelpersCompilation
+            rights: Rights | None = None
+            if confined:
+                prepare(options.map_entries, owners=options.owners, names=names, packets=packets, exports=exports)
+                rights = opened.enter_context(closing(_helpers(options)))
+                compilation = rights.compile_flows(
+                    map_entries=options.map_entries, expression=kernel_filter.expression, decap=options.decap,
+                    tunnel_ports=options.tunnel_port, owners=options.owners, names=names)
+            else:
+                compilation = begin(options.map_entries, kernel_filter.expression, decap=options.decap,
+                                    tunnel_ports=options.tunnel_port, owners=options.owners, names=names,
+                                    packets=packets, exports=exports)
+            opened.enter_context(closing(compilation))
+
             def open_capture() -> Capture:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
                 config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
                                     tunnel_ports=options.tunnel_port, owners=options.owners,
                                     nat=options.nat, names_seen=not options.no_names_seen, must_observe=options.batch)
-                return EbpfCapture(config, compilation)
+                return EbpfCapture(config, compilation, rights=rights)
 
             yield open_capture
 
@@ -128,10 +141,10 @@ class FileSource:
 
     options: RunOptions
     waits: ClassVar[bool] = True
-    confinable: ClassVar[bool] = True
 
     @contextmanager
-    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
+    def capture(self, kernel_filter: Split, *,  # noqa: ARG002 - there is none
+                confined: bool = False) -> Iterator[OpenCapture]:  # noqa: ARG002 - what needs rights is done here
         """See Source. Opens the file. When the screen reads the capture from standard input, keys come from /dev/tty
         from now on.
 
@@ -185,10 +198,10 @@ class CollectorSource:
     options: RunOptions
     urls: tuple[ListenUrl, ...]
     waits: ClassVar[bool] = False
-    confinable: ClassVar[bool] = True
 
     @contextmanager
-    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
+    def capture(self, kernel_filter: Split, *,  # noqa: ARG002 - there is none
+                confined: bool = False) -> Iterator[OpenCapture]:  # noqa: ARG002 - what needs rights is done here
         """See Source. Listens already. Raises FlowtopError."""
         from flowtop.capture.collector.capture import CollectorCapture
 
@@ -207,6 +220,16 @@ class CollectorSource:
     def kernel_filter(self, query: Query) -> Split:
         """See Source: nothing in the kernel."""
         return places(query.filter, in_kernel=False, observation_points=False)
+
+
+def _helpers(options: RunOptions) -> Rights:
+    """Started. Raises FlowtopError: this host refuses a process, a socket or a map."""
+    from flowtop.capture.ebpf.helper import start_helpers
+
+    try:
+        return start_helpers(owners=options.owners)
+    except OSError as error:
+        raise host_fault("cannot start a helper", error) or error from error
 
 
 def _pipeline_config(options: RunOptions) -> PipelineConfig:

@@ -129,14 +129,24 @@ def give_up_privileges(account: Account | None, keep: int = 0) -> None:
     with suppress(OSError):  # Linux before 4.3
         libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
     _set_capabilities(keep)
+    for number in range(_LAST_CAPABILITY + 1):  # for the programs that it starts, if it is not root
+        if keep >> number & 1:
+            with suppress(OSError):  # it has not got it
+                libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number)
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _set_capabilities(mask: int) -> None:
-    low, high = mask & 0xFFFFFFFF, mask >> 32
+    """Have at most these: those of them that it has."""
+    libc_ = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    data = struct.pack("=6I", low, low, 0, high, high, 0)
-    if ctypes.CDLL(None, use_errno=True).capset(header, data):
+    data = ctypes.create_string_buffer(24)
+    if not mask or libc_.capget(header, data):
+        low = high = 0
+    else:
+        _, low, _, _, high, _ = struct.unpack("=6I", data.raw)
+    low, high = low & mask & 0xFFFFFFFF, high & mask >> 32
+    if libc_.capset(header, struct.pack("=6I", low, low, low, high, high, high)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

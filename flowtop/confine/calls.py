@@ -59,6 +59,16 @@ OF_SOCKETS: Numbers = {
 NEW_SOCKETS: Numbers = {
     "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201), "connect": (42, 203),
 }
+PROGRAMS: Numbers = {
+    "execve": (59, 221), "fork": (57, None), "vfork": (58, None), "setsid": (112, 157), "setpgid": (109, 154),
+    "chmod": (90, None), "fchmodat": (268, 53), "truncate": (76, 45), "symlink": (88, None), "symlinkat": (266, 36),
+    "setns": (308, 268), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118), "fchownat": (260, 54), "chown": (92, None), "getdents": (78, None),
+    "dup2": (33, None), "ioprio_set": (251, 30), "sync_file_range": (277, 84), "mlock": (149, 228),
+    "munlock": (150, 229), "mbind": (237, 235), "set_mempolicy": (238, 237),
+    "setrlimit": (160, 164), "getpgid": (121, 155), "openat2": (437, 437), "inotify_init1": (294, 26),
+}
+"""More, for what starts the compiler and enters network namespaces."""
 EXAMINED: Numbers = {
     "bpf": (321, 280), "socket": (41, 198), "ioctl": (16, 29), "prctl": (157, 167), "prlimit64": (302, 261),
     "kill": (62, 129), "tgkill": (234, 131), "clone": (56, 220), "clone3": (435, 435), "fchmod": (91, 52),

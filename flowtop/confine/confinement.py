@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -72,7 +73,9 @@ class Confinement:
 
 def code_directories() -> tuple[Path, ...]:
     """Where Python imports from, now and later; without the working directory, which `python -m` looks into first."""
-    package, here = Path(__file__).resolve().parents[1], os.path.realpath(os.curdir)
+    package, here = Path(__file__).resolve().parents[1], ""
+    with suppress(OSError):  # it is gone
+        here = os.path.realpath(Path.cwd())
     entries = [os.path.realpath(entry) for entry in sys.path if entry]
     places = [package, *(Path(entry) for entry in entries if entry not in (here, "/")), Path(sys.base_prefix, "lib")]
     return tuple(dict.fromkeys(places))
@@ -80,8 +83,13 @@ def code_directories() -> tuple[Path, ...]:
 
 def usable(account: Account | None) -> tuple[Account | None, str]:
     """The account, if it can read flowtop's own code; else None, and why. For a process without further threads."""
-    hidden = None if account is None else unreadable(account, code_directories())
-    if account is None or hidden is None:
+    if account is None:
+        return None, ""
+    try:
+        hidden = unreadable(account, code_directories())
+    except OSError as error:  # root without capabilities
+        return None, f"it stays user {os.geteuid()}: it cannot become user {account.uid}: {error.strerror}"
+    if hidden is None:
         return account, ""
     return None, f"it stays user 0, without capabilities: user {account.uid} cannot read {hidden}"
 

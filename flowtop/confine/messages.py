@@ -27,7 +27,8 @@ def send(end: socket.socket, message: Mapping[str, object], descriptors: Sequenc
 
 
 def receive(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Wait for one; its descriptors are the caller's to close. None: the other end is closed.
+    """Wait for one; its descriptors are the caller's to close: fewer than were sent, if this
+    process may not open more. None: the other end is closed.
 
     Raises OSError, ProtocolError.
     """
@@ -37,7 +38,7 @@ def receive(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     if not octets and not descriptors:
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC:
             raise ProtocolError("too long")
         message = json.loads(octets)
         if not isinstance(message, dict):

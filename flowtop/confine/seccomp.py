@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from flowtop.confine import libc
-from flowtop.confine.calls import EXAMINED, FILES, NEW_SOCKETS, NEWEST, OF_SOCKETS, PROCESS, Numbers
+from flowtop.confine.calls import EXAMINED, FILES, NEW_SOCKETS, NEWEST, OF_SOCKETS, PROCESS, PROGRAMS, Numbers
 
 MACHINES = {"x86_64": (0, 0xC000003E, 317), "aarch64": (1, 0xC00000B7, 277)}
 """By uname(2): column in `calls`, AUDIT_ARCH_*, number of seccomp(2)."""
@@ -46,10 +46,12 @@ class Calls(NamedTuple):
     Attributes:
         sockets: make and connect sockets; those that are there can be used anyway.
         bpf: commands of bpf(2).
+        programs: start programs, and use all of bpf(2): for helpers, not for what parses.
     """
 
     sockets: bool = True
     bpf: tuple[int, ...] = ()
+    programs: bool = False
 
 
 def _error(number: int) -> Instruction:
@@ -86,6 +88,10 @@ def _examined(calls: Calls, pid: int) -> dict[str, list[Instruction]]:
         "clone3": [_error(errno.ENOSYS)],  # its flags cannot be seen; libc calls clone then
         "fchmod": [_argument(1), (_ANY_BIT, 1, 0, _SET_ID_BITS), _GRANTED, _REFUSED],
     }
+    if calls.programs:
+        looks |= {"bpf": [_GRANTED], "prctl": [_GRANTED], "prlimit64": [_GRANTED], "kill": [_GRANTED],
+                  "tgkill": [_GRANTED], "fchmod": [_GRANTED],
+                  "clone": [_argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), _REFUSED, _GRANTED]}
     return {name: looks[name] for name in EXAMINED}
 
 
@@ -134,7 +140,7 @@ def program(calls: Calls, machine: str, pid: int) -> bytes:
         assert number is not None
         instructions += [(_EQUAL, 0, len(look), number), *look]
     allowed = [*numbers(FILES), *numbers(PROCESS), *numbers(OF_SOCKETS),
-               *(numbers(NEW_SOCKETS) if calls.sockets else ())]
+               *(numbers(NEW_SOCKETS) if calls.sockets else ()), *(numbers(PROGRAMS) if calls.programs else ())]
     instructions += _tree(_ranges(allowed))
     return b"".join(_INSTRUCTION.pack(*one) for one in instructions)
 

@@ -1,8 +1,8 @@
 """Files in root's directories for a flowtop that is not root any more: a process that opens them, and nothing else.
 
 Only where plain root started flowtop; behind sudo, files are written with the rights of who ran it. What may be opened
-is fixed before: the files that were named on the command line, and on the screen new files of flowtop's own kinds in
-the directory in which it was started.
+is fixed before: the files that were named on the command line, and on the screen new files of flowtop's own kinds in a
+few directories.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Permitted:
 
     Attributes:
         named: paths of the command line.
-        directory: where new files may be made too; None: nowhere.
+        directories: where new files may be made too, and in what is in them but hidden: their real paths.
         saved: a file of settings that may be replaced; None: none.
     """
 
     named: frozenset[str]
-    directory: Path | None = None
+    directories: tuple[Path, ...] = ()
     saved: Path | None = None
 
     @property
@@ -52,19 +52,26 @@ class Permitted:
         """What Landlock has to allow: directories, and files that are no regular ones."""
         found = []
         for name in self.named:
-            for path in (Path(name), Path(os.path.realpath(name))):
-                special = path.exists() and not path.is_file() and not path.is_dir()
-                found.append(path if special else path.absolute().parent)
-        return (*found, *([self.directory] if self.directory else ()),
-                *([self.saved.parent] if self.saved else ()))
+            with suppress(OSError, ValueError):
+                for path in (Path(name).absolute(), Path(os.path.realpath(name))):
+                    special = path.exists() and not path.is_file() and not path.is_dir()
+                    found.append(path if special else path.parent)
+        return (*found, *self.directories, *([self.saved.parent] if self.saved else ()))
 
     def permits(self, path: str, *, new: bool) -> bool:
         """Whether this file may be opened; `new`: it must not exist yet."""
         if path in self.named:
             return True
-        place = Path(os.path.abspath(path))  # noqa: PTH100 - ".." must not lead elsewhere
-        return (self.directory is not None and place.parent == self.directory and place.suffix in SUFFIXES
-                and not place.name.startswith(".") and (new or not os.path.lexists(place)))
+        parent, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - ".." must not lead elsewhere
+        place = Path(os.path.realpath(parent), name)
+        return (any(_is_below(place, directory) for directory in self.directories) and place.suffix in SUFFIXES
+                and (new or not os.path.lexists(place)))
+
+
+def _is_below(place: Path, directory: Path) -> bool:
+    """Whether it is in the directory, and not in a hidden one there, nor hidden itself."""
+    return place.is_relative_to(directory) and not any(
+        part.startswith(".") for part in place.relative_to(directory).parts)
 
 
 class RootWriter:

@@ -27,6 +27,7 @@ from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.owners import FlowOwners, begin_scan
 from flowtop.capture.ebpf.packet_taps import PacketTaps
 from flowtop.capture.ebpf.points import ObservationPoints
+from flowtop.capture.ebpf.rights import HelpersClsact, HelpersCompilation, Rights
 from flowtop.capture.ebpf.start import begin, check_map_entries
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
 from flowtop.capture.protocol import Wake
@@ -122,13 +123,17 @@ class EbpfCapture:
         unix_ns: ns since 1970 UTC.
         cpu_ns: CPU time of the calling thread.
         make_grace: makes the object that waits for running programs.
+        rights: what helpers do for this process, which has given up its rights; None: it has not.
     """
 
     def __init__(
-        self, config: EbpfConfig, compilation: Compilation | None = None, *, environ: Mapping[str, str] = os.environ,
+        self, config: EbpfConfig, compilation: Compilation | HelpersCompilation | None = None, *,
+        environ: Mapping[str, str] = os.environ,
         clock_ns: Callable[[], int] | None = None, unix_ns: Callable[[], int] = time.time_ns,
         cpu_ns: Callable[[], int] = time.thread_time_ns, make_grace: Callable[[], Grace] = Grace,
+        rights: Rights | None = None,
     ) -> None:
+        self._rights = rights
         self._config = config
         self._compilation = compilation
         self._environ = environ
@@ -145,7 +150,8 @@ class EbpfCapture:
         self._owners: FlowOwners | None = None
         self._names: SeenNames | None = None
         self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle(), decap=config.decap,
-                                   tunnel_ports=config.tunnel_ports)
+                                   tunnel_ports=config.tunnel_ports,
+                                   build=None if rights is None else rights.compile_packets)
 
     @property
     def attach_method(self) -> str:
@@ -178,17 +184,18 @@ class EbpfCapture:
         self._devices = Devices(self._links)
         selection.require(self._list())
         progress("compiling the eBPF program")
-        sockets = begin_scan() if self._config.owners else None
+        sockets = begin_scan(rights=self._rights) if self._config.owners else None
         if sockets is not None:
             self._closing(sockets)
         program = self._closing(compilation.result())
-        self._maps = self._closing(FlowMaps(program.maps, self._closing(self._make_grace())))
+        self._maps = self._closing(FlowMaps(program.maps, self._closing(self._grace())))
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
-            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat, first=sockets))
+            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat, first=sockets,
+                                                     rights=self._rights))
         if self._config.names_seen:
             self._names = self._closing(SeenNames(program, LocalAddresses(route, time.monotonic).are_local))
-        clsact = ClsactAttacher(route, this_process())
+        clsact = ClsactAttacher(route, this_process()) if self._rights is None else HelpersClsact(self._rights.loader)
         clsact.sweep()
         self._attacher = self._choose_attacher(mode, clsact, program)
         self._points = ObservationPoints(
@@ -205,6 +212,9 @@ class EbpfCapture:
             raise FlowtopError(f"nothing to observe: {'; '.join(one.text for one in self.unobserved)}",
                                hint="-i takes other interfaces; flowtop --check shows which can be observed",
                                exit_code=EXIT_UNAVAILABLE)
+
+    def _grace(self) -> Grace:
+        return self._make_grace() if self._rights is None else Grace(maps=self._rights.grace_maps)
 
     def _list(self) -> list[Interface]:
         """List all interfaces; retries, as capture cannot start with an incomplete list."""
@@ -227,11 +237,12 @@ class EbpfCapture:
                                hint=f"valid: {', '.join(get_args(AttachMode))}", exit_code=EXIT_USAGE)
         return mode
 
-    def _choose_attacher(self, mode: str, clsact: ClsactAttacher, program: FlowProgram) -> Attacher:
+    def _choose_attacher(self, mode: str, clsact: Attacher, program: FlowProgram) -> Attacher:
         if mode == "clsact":
             return clsact
-        if bpf.tcx_supported(next(iter(program.programs.values()))):
-            return TcxAttacher()
+        calls = self._rights or bpf
+        if bpf.tcx_supported(next(iter(program.programs.values())), calls.link_create_tcx):
+            return TcxAttacher(calls)
         if mode == "auto":
             return clsact
         raise FlowtopError("this kernel has no TCX links", hint="Linux 6.6 or later is needed, or attach=auto",

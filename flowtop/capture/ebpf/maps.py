@@ -79,22 +79,19 @@ class Grace:
     Args:
         membarrier: waits, or raises OSError.
         online_cpus: returns the number of CPUs online.
+        maps: of bpf.grace_maps, which this owns from here on; None: they are made.
     """
 
     def __init__(
         self,
         membarrier: Callable[[], None] = bpf.membarrier_global,
         online_cpus: Callable[[], int] = lambda: os.sysconf("SC_NPROCESSORS_ONLN"),
+        maps: tuple[int, int] | None = None,
     ) -> None:
         self._membarrier = membarrier
         self._online_cpus = online_cpus
-        # Create the maps now, while privileges are available.
-        self._inner_fd = bpf.map_create(bpf.MAP_TYPE_ARRAY, 4, 4, 1)
-        try:
-            self._outer_fd = bpf.map_create(bpf.MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, self._inner_fd)
-        except OSError:
-            os.close(self._inner_fd)
-            raise
+        # Created now, while privileges are available.
+        self._inner_fd, self._outer_fd = maps or bpf.grace_maps()
 
     def wait(self) -> None:
         """Wait for a grace period: 8 to 40 ms."""
