@@ -12,7 +12,7 @@ from flowtop.fields import cell_terms as terms
 from flowtop.fields import endpoints
 from flowtop.fields.columns import Column, SortKey, Wording, plain
 from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, or_code
-from flowtop.fields.networks import AS_NAMES, COUNTRIES, remote_is_source
+from flowtop.fields.networks import AS_NAMES, COUNTRIES, LONGEST_AS_NAME, remote_is_source
 from flowtop.model.flows import Array, FlowColumns, address_words
 from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, RecordBits
 from flowtop.model.rows import FlowRow, FlowValues
@@ -119,7 +119,7 @@ def _host_field() -> Field:
         text=lambda key, _: _address(*key), named=lambda key, wording: _named_address(key[0], key[1], key[2], wording),
         term=lambda key, _: _host_term(key), values=lambda key, _: {"host": _address(*key)} if key[0] else {},
         members=("host",), flexible=True, facts=_host_facts, rank=0, columns=(
-            _host_column(_HOST_AS, "AS NAME", "The host's AS by name, looked up.", AS_NAMES, 10, 18, 6),
+            _host_column(_HOST_AS, "AS NAME", "The host's AS by name, looked up.", AS_NAMES, 10, LONGEST_AS_NAME, 6),
             _host_column(_HOST_COUNTRY, "CC", "The host's country, looked up: two letters (ISO 3166).", COUNTRIES, 2, 0,
                          5))))
 
