@@ -177,6 +177,24 @@ def _prefixed(words: tuple[Array, Array], version: Array, lengths: tuple[int, in
     return high, words[1] & np.where(six, kept(lengths[1] - 64), np.uint64(0))
 
 
+def _remote_subnet(lengths: tuple[int, int]) -> GroupField:
+    """The network of the remote end; a flow that passes through counts for those of both ends."""
+    made = _subnet("remote_subnet", "NET", "remote", "", lengths)
+
+    def keys(columns: FlowColumns, at_source: Array) -> tuple[Array, ...]:
+        version, *words = _end_keys(columns, at_source)
+        version = np.where(version == _LAYER2, 0, version)
+        return (version, *_prefixed((words[0], words[1]), version, lengths))
+
+    return replace(
+        made, doc="Network of the remote host: /24, IPv6 /64, or a length; of flows that pass through, of both hosts.",
+        keys=lambda columns: keys(columns, remote_is_source(columns)),
+        others=lambda columns: keys(columns, ~remote_is_source(columns)), apart=True,
+        term=lambda key, lookups: made.term(key, lookups).strip(),
+        values=lambda key, lookups: {"network": made.text(key, lookups)} if key[0] else {}, members=("network",),
+        choose=lambda argument: _remote_subnet(_lengths(argument)))
+
+
 def _subnet(field_id: str, header: str, side: str, word: str, lengths: tuple[int, int]) -> GroupField:
     def length(key: Key) -> int:
         return lengths[key[0] == IpVersion.V6]
@@ -410,6 +428,7 @@ FIELDS = (
     Field("subnet", "Source network.", group=_subnet("subnet", "SOURCE NET", "source", "src", _DEFAULT_LENGTHS)),
     Field("destination_subnet", "Destination network.",
           group=_subnet("destination_subnet", "DESTINATION NET", "destination", "dst", _DEFAULT_LENGTHS)),
+    Field("remote_subnet", "Network at the remote end.", group=_remote_subnet(_DEFAULT_LENGTHS)),
     Field("icmptype", "ICMP or ICMPv6 type.", members=(
         replace(_icmp_member(1, 4), rank=12), replace(_icmp_member(58, 6), rank=13)),
         key=FilterKey("icmptype", "ICMP or ICMPv6 type.", "icmptype 8", "an ICMP type, 0 to 255",
