@@ -14,7 +14,16 @@ from flowtop.fields.columns import Column, SortKey, Wording, plain
 from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, or_code
 from flowtop.fields.networks import AS_NAMES, COUNTRIES, LONGEST_AS_NAME, remote_is_source
 from flowtop.model.flows import Array, FlowColumns, address_words
-from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, RecordBits
+from flowtop.model.kinds import (
+    ANY_PROTOCOL,
+    CLIENT_PORTS,
+    HAVE_PORTS,
+    ICMP_VERSIONS,
+    PORT_PROTOCOLS,
+    IpVersion,
+    Kind,
+    RecordBits,
+)
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import operands, units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups, Texts
@@ -359,21 +368,47 @@ def _order(side: Side) -> tuple[SortKey, ...]:
             lambda columns: address_words(columns, name)[1], plain(f"{side}_port"))
 
 
-def _either_end(column: Column, header: str, doc: str) -> Column:
+def _answers_alone(row: FlowRow) -> bool:
+    """Of a biflow only the server's way was seen, as far as the ports tell: its destination is the client."""
+    return (row.ways is not None and row.ways.reverse is None and row.ways.guessed and row.kind == Kind.FLOW
+            and row.protocol in PORT_PROTOCOLS and row.source_port < CLIENT_PORTS <= row.destination_port)
+
+
+def _either_end(column: Column, other: Column, header: str, doc: str) -> Column:
     """The column of biflows, with filters that match both directions: the source of one is the destination of the
-    other."""
+    other.
+
+    Args:
+        other: the column of the other end.
+    """
+    def end(row: FlowRow) -> Column:
+        return other if _answers_alone(row) else column
+
     def either(term: str) -> str:
         return term.replace("src ", "").replace("dst ", "")
 
-    return replace(column, header=header, doc=doc, term=lambda row, lookups: either(column.term(row, lookups)),
-                   wider=lambda row, lookups: tuple(map(either, column.wider(row, lookups))))
+    def shortened(row: FlowRow, names: Names, width: int) -> str:
+        one = end(row).shortened
+        assert one is not None
+        return one(row, names, width)
+
+    return replace(column, header=header, doc=doc, shortened=shortened,
+                   text=lambda row, wording, lookups: end(row).text(row, wording, lookups),
+                   term=lambda row, lookups: either(end(row).term(row, lookups)),
+                   wider=lambda row, lookups: tuple(map(either, end(row).wider(row, lookups))))
 
 
-def _client(row: FlowRow, names: Names, width: int | None = None) -> str:
-    """The client of a biflow; `?` before it: which end it is is a guess."""
-    if row.ways is None or not row.ways.guessed:
-        return endpoints.source(row, names, width)
-    return f"?{endpoints.source(row, names, None if width is None else max(width - 1, 1))}"
+def _with_guess(column: Column) -> Column:
+    """With `?` before the client of a biflow where it is a guess which end it is."""
+    shorten = column.shortened
+    assert shorten is not None
+
+    def guess(row: FlowRow) -> str:
+        return "?" if row.ways is not None and row.ways.guessed else ""
+
+    return replace(
+        column, text=lambda row, wording, lookups: guess(row) + column.text(row, wording, lookups),
+        shortened=lambda row, names, width: (mark := guess(row)) + shorten(row, names, max(width - len(mark), 1)))
 
 
 _SOURCE_COLUMN = Column(
@@ -399,16 +434,16 @@ def _icmp_code(columns: FlowColumns) -> Array:
 
 FIELDS = (
     Field("source", _SOURCE_COLUMN.doc, column=_SOURCE_COLUMN,
-          biflow_columns=(replace(
-              _either_end(_SOURCE_COLUMN, "CLIENT", "Address and port of the client: who began; ? before it: a guess."),
-              text=lambda row, wording, _: _client(row, wording.names), shortened=_client),),
+          biflow_columns=(_with_guess(_either_end(
+              _SOURCE_COLUMN, _DESTINATION_COLUMN, "CLIENT",
+              "Address and port of the client: who began; ? before it: a guess.")),),
           group=_host("source", "SOURCE", "source", "src"),
           members=(replace(_address_member("source", 4), rank=6), replace(_address_member("source", 6), rank=7),
                    Member("sourceTransportPort", _source_port, of_packets=True, rank=8),
                    *(replace(_address_member("source", version, prefix=True), rank=52) for version in IpVersion))),
     Field("destination", _DESTINATION_COLUMN.doc, column=_DESTINATION_COLUMN,
           biflow_columns=(_either_end(
-              _DESTINATION_COLUMN, "SERVER", "Address and port of the server, or ICMP type."),),
+              _DESTINATION_COLUMN, _SOURCE_COLUMN, "SERVER", "Address and port of the server, or ICMP type."),),
           group=_host("destination", "DESTINATION", "destination", "dst"),
           members=(replace(_address_member("destination", 4), rank=9),
                    replace(_address_member("destination", 6), rank=10),
