@@ -126,6 +126,7 @@ class GroupField:
         argument: describes that text, for help and README.
         others: for a field of one end of a flow: as `keys`, of the other end, for flows that count for both ends
             (fields.networks.PASSING). None: a flow counts for one group.
+        apart: a flow whose two ends are in one group counts there once, not as in and as out.
         inward: which flows are of IN in these groups; None: those that come from their remote end.
         facts: further numbers of each group by name, from arrays of keys: for its `columns` and `FlowRow.more`.
         every: keys that always have a group, also without flows.
@@ -156,6 +157,7 @@ class GroupField:
     choose: Callable[[str], GroupField] | None = None
     argument: str = ""
     others: Callable[[FlowColumns], tuple[Array, ...]] | None = None
+    apart: bool = False
     inward: Callable[[FlowColumns], Array] | None = None
     facts: Callable[[tuple[Array, ...], Lookups], dict[str, Array]] | None = None
     every: Callable[[Lookups], tuple[Array, ...]] | None = None

@@ -75,7 +75,8 @@ def _share(window: str, number: int, name: str, what: str) -> Field:
         per_cent = f"{100 * share:.0f} %" if share >= 0.005 or not share else "<1 %"
         return f"{bar(share, _BAR_CELLS):<{_BAR_CELLS}}{per_cent:>6}"
 
-    column = Column(field_id, "SHARE", _BAR_CELLS + 6, doc, text, (plain(name),), 4 + 3 * number, lambda _, __: "",
+    header = f"SHARE{window.replace('_', ' ')}"
+    column = Column(field_id, header, _BAR_CELLS + 6, doc, text, (plain(name),), 4 + 3 * number, lambda _, __: "",
                     descending_first=True)
     return Field(field_id, doc, group_column=column)
 

@@ -183,6 +183,20 @@ _TOTALS = frozenset(way + name for way in ("", INTO, OUT_OF) for name in ("octet
 """What GroupField.passed knows."""
 
 
+def _counted_twice(flows: FlowColumns, fields: tuple[GroupField, ...]) -> Slots:
+    """Positions of the flows that count for both of their ends."""
+    ends = [field for field in fields if field.others is not None]
+    twice = np.flatnonzero(flows[PASSING]) if ends else np.empty(0, np.int64)
+    if not len(twice) or not all(field.apart for field in ends):
+        return twice
+    differ = np.zeros(len(twice), np.bool_)
+    for field in ends:
+        assert field.others is not None
+        for own, other in zip(field.keys(flows), field.others(flows), strict=True):
+            differ |= own[twice] != other[twice]
+    return twice[differ]
+
+
 class Groups:
     """Groups of flows.
 
@@ -204,7 +218,7 @@ class Groups:
     def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
                  lookups: Lookups, *, every: bool = False) -> None:
         flows: FlowColumns = Subset(source.columns, slots)
-        self._twice = np.flatnonzero(flows[PASSING]) if any(field.others for field in fields) else np.empty(0, np.int64)
+        self._twice = _counted_twice(flows, fields)
         members, again = slots, slots[self._twice]
         keys: dict[str, Array] = {}
         for position, field in enumerate(fields):

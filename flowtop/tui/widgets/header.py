@@ -279,7 +279,7 @@ def _listed(view: HeaderView, page: Page) -> list[Part]:
     share = listed.shares[number]
     parts = [Part(into, label="in ", rank=2), Part(out_of, label="out ", rank=2)]
     if page.query.filter is not None or page.query.scope is not None:
-        per_cent = "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+        per_cent = f"{'<1' if 0 < share < 0.005 else f'{100 * share:.0f}'} % of all"
         parts.append(Part(per_cent, rank=3))
     return parts
 

@@ -231,6 +231,15 @@ def test_a_process_has_room_at_80_columns_where_processes_are_known() -> None:
     assert "process" not in widths(78, names=["eth0"])
 
 
+def test_the_protocol_gives_way_to_names_of_processes_that_would_be_cut() -> None:
+    """Two interfaces: 4 + 1 + 5 + 2 x 18 + 8 + 10 + 8 cells and 7 gaps are 79 of 78."""
+    seen = replace(PROCESSES, interfaces=True, endpoint=len("198.51.100.10:443"))
+    assert "protocol" in widths(78, names=["eth0", "eth1"], distinctions=replace(seen, process=len("nginx")))
+    chosen = widths(78, names=["eth0", "eth1"], distinctions=replace(seen, process=10))
+    assert chosen["process"] >= len("fluent-bit") and "protocol" not in chosen
+    assert {"interface", "rate", "bytes"} <= set(chosen) and chosen["source"] >= len("198.51.100.10:443")
+
+
 def test_short_addresses_keep_no_room_that_others_need() -> None:
     short = replace(PROCESSES, endpoint=len("10.0.0.5:443"))
     assert "interface" not in widths(78, names=["eth0"], distinctions=PROCESSES)
