@@ -273,7 +273,7 @@ class Spool:
             return {**self._templates.flows, **self._templates.tunnelled, **measured, **of_id}[id_]
 
         if self.owners is not None and records["owner"].any():
-            (sets, _, _), templates = owned_sets(records, self.owners.texts, plain, template, MAX_MESSAGE_OCTETS)
+            (sets, _, _), templates, _ = owned_sets(records, self.owners.texts, plain, template, MAX_MESSAGE_OCTETS)
         else:
             sets, _, _ = plain(records)
         announced = announcement(self._templates)
