@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import time
@@ -15,6 +13,7 @@ from flowtop.fields.records import iso_time
 from flowtop.files import open_output, undo_output
 from flowtop.output.records import page_cells, page_names, page_record, rows_name
 from flowtop.query.query import Page
+from flowtop.text.csv_lines import CsvLines
 
 
 def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> None:
@@ -50,15 +49,10 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _csv(page: Page) -> Iterable[str]:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, page_names(page), lineterminator="\n")
-    writer.writeheader()
+    lines = CsvLines(page_names(page))
+    yield lines.header()
     for row in page.rows:
-        writer.writerow(page_cells(row, page))
-        yield out.getvalue()
-        out.seek(0)
-        out.truncate()
-    yield out.getvalue()
+        yield lines.line(page_cells(row, page))
 
 
 def _json(page: Page) -> Iterable[str]:
