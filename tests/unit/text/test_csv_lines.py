@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flowtop.text.csv_lines import CsvLines
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "=HYPERLINK(\"http://x/\")", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", 
+@pytest.mark.parametrize("cell", ["=1+1", "=HYPERLINK(\"http://x/\")", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)",
                                   "\t=1", "\r=1", "＝1+1"])
 def test_what_a_spreadsheet_would_run_is_text(cell: str) -> None:
     lines = CsvLines(("name", "octets"))
