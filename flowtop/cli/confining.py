@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from flowtop.confine.landlock import Access
 from flowtop.confine.seccomp import Calls
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.exports import default_state_directory
+from flowtop.export.ports import IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT
 from flowtop.files import delegate_to, user_directory
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Confining:
             return ()
         home = Path("~").expanduser() if self._writer else None  # a user's own has what runs at that user's next login
         found = []
-        for directory in (self._here, home, Path(tempfile.gettempdir()), *_TEMPORARY):
+        for directory in (self._here, home, *_TEMPORARY):
             with suppress(OSError, RuntimeError):
                 found += [] if directory is None or directory == Path("/") else [directory.resolve()]
         return tuple(dict.fromkeys(found))
@@ -198,8 +198,6 @@ class Confining:
         """TCP ports to connect to."""
         ports = [url.port for url in urls if url.port]
         if self._screen:
-            from flowtop.export.url import IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT
-
             ports += [IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT]
         return (*ports, _DNS_PORT) if ports else ()
 
