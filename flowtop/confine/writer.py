@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,6 +30,10 @@ SUFFIXES = frozenset((".ipfix", ".jsonl", ".json", ".csv", ".parquet", ".pcapng"
 """Of files that are named on the screen."""
 
 
+_CAP_CHOWN = 0
+_MOST_MADE = 64
+"""Directories that are made and not released."""
+
 Answer = tuple[dict[str, object], int | None]
 """A message, and the descriptor that goes with it."""
 
@@ -41,11 +46,13 @@ class Permitted:
         named: paths of the command line.
         directories: where new files may be made too, and in what is in them but hidden: their real paths.
         saved: a file of settings that may be replaced; None: none.
+        account: who writes to directories that are made.
     """
 
     named: frozenset[str]
     directories: tuple[Path, ...] = ()
     saved: Path | None = None
+    account: account.Account | None = None
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -62,10 +69,13 @@ class Permitted:
         """Whether this file may be opened; `new`: it must not exist yet."""
         if path in self.named:
             return True
+        return self.permits_directory(path) and Path(path).suffix in SUFFIXES and (new or not os.path.lexists(path))
+
+    def permits_directory(self, path: str) -> bool:
+        """Whether a directory may be made there."""
         parent, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - ".." must not lead elsewhere
         place = Path(os.path.realpath(parent), name)
-        return (any(_is_below(place, directory) for directory in self.directories) and place.suffix in SUFFIXES
-                and (new or not os.path.lexists(place)))
+        return any(_is_below(place, directory) for directory in self.directories)
 
 
 def _is_below(place: Path, directory: Path) -> bool:
@@ -112,6 +122,18 @@ class RootWriter:
     def replace_saved(self, path: Path, text: str) -> None:
         """Write the saved file anew. Raises OSError."""
         self._ask(path, op="save", text=text)
+
+    def make_directory(self, path: Path) -> int:
+        """See files.make_directory."""
+        _, descriptors = self._ask(path, op="folder")
+        if len(descriptors) != 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return descriptors[0]
+
+    def release_directory(self, descriptor: int) -> None:
+        """See files.release_directory."""
+        status = os.fstat(descriptor)
+        self._ask(Path(), op="release", device=status.st_dev, inode=status.st_ino)
 
     def _ask(self, path: Path, **members: object) -> tuple[dict[str, Any], list[int]]:
         with self._lock:
@@ -175,7 +197,7 @@ def _confine(permitted: Permitted) -> None:
     rules: Ruleset | None = None
     with suppress(OSError):
         rules = Ruleset(Access(write=permitted.places))
-    account.give_up_privileges(None)
+    account.give_up_privileges(None, 1 << _CAP_CHOWN if permitted.account is not None else 0)
     with suppress(OSError):
         if rules is not None:
             rules.apply()
@@ -195,7 +217,9 @@ class _Server:
         self._end = end
         self._permitted = permitted
         self._opened: set[tuple[int, int]] = set()
-        self._operations = {"open": self._open, "check": self._check, "undo": self._undo, "save": self._save}
+        self._made: dict[tuple[int, int], int] = {}
+        self._operations = {"open": self._open, "check": self._check, "undo": self._undo, "save": self._save,
+                            "folder": self._folder, "release": self._release}
 
     def run(self) -> None:
         """Until it is over."""
@@ -251,6 +275,29 @@ class _Server:
         if path != self._permitted.saved:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         files.replace_file(path, member(message, "text", str))
+        return {}, None
+
+
+    def _folder(self, _: Mapping[str, Any], path: Path) -> Answer:
+        account_ = self._permitted.account
+        if account_ is None or not self._permitted.permits_directory(str(path)) or len(self._made) >= _MOST_MADE:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        descriptor = files.make_directory(path)
+        status = os.fstat(descriptor)
+        os.fchown(descriptor, account_.uid, account_.gid)
+        self._made[status.st_dev, status.st_ino] = descriptor
+        return {}, os.dup(descriptor)
+
+    def _release(self, message: Mapping[str, Any], _: Path) -> Answer:
+        """What was written there is root's from now on."""
+        descriptor = self._made.pop((member(message, "device", int), member(message, "inode", int)), None)
+        if descriptor is not None:
+            os.fchown(descriptor, 0, 0)  # first: nobody changes it meanwhile
+            for name in os.listdir(descriptor):  # noqa: PTH208 - of a descriptor
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:  # nothing that is also elsewhere
+                    os.chown(name, 0, 0, dir_fd=descriptor, follow_symlinks=False)
+            os.close(descriptor)
         return {}, None
 
 

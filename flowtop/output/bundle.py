@@ -6,16 +6,14 @@ import os
 import stat
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import flowtop
 from flowtop.errors import FlowtopError
+from flowtop.files import make_directory, release_directory
 from flowtop.output.row_files import MODE, write_rows
 from flowtop.query.query import Page
 
-DIRECTORY_MODE = 0o700
-"""Only the owner may look: flows are private."""
 CHECK_S = 60.0
 """How long `--check` may take."""
 SCREEN, FLOWS, CHECK, PACKETS = "screen.txt", "flows.csv", "check.txt", "packets.pcapng"
@@ -38,8 +36,7 @@ class BundleDirectory:
         self._name = path
         self._owner = owner
         try:
-            path.mkdir(DIRECTORY_MODE)
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.descriptor = make_directory(path)
         except FileExistsError:
             raise FlowtopError(f"{path} exists already", hint="use another name") from None
         except (OSError, ValueError) as error:
@@ -77,10 +74,7 @@ class BundleDirectory:
 
     def close(self) -> None:
         """Give it to its owner. Once."""
-        with suppress(OSError):  # a file system without owners: it is readable as it is
-            if self._owner is not None:
-                os.fchown(self.descriptor, *self._owner)
-        os.close(self.descriptor)
+        release_directory(self.descriptor, self._owner)
 
 
 def check_text() -> str:
@@ -90,6 +84,8 @@ def check_text() -> str:
         done = subprocess.run([sys.executable, "-P", "-m", "flowtop", "--check"],
                               env={**os.environ, "PYTHONPATH": root}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=CHECK_S, check=False)
+    except PermissionError:  # it has given up its rights
+        return "flowtop --check did not run: the process of the screen may not start programs. Run it apart.\n"
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"flowtop --check did not run: {error}\n"
     return done.stdout.decode(errors="replace")
