@@ -192,7 +192,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="At the end, wait this long for collectors; what is left is spooled, or counted as not sent."),
     click.Option(
         ["--state-directory"], type=click.Path(path_type=Path), metavar="DIR",
-        help="Where exports are spooled. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop."),
+        help="Where exports are spooled. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop of the user, "
+             "behind sudo of who ran it."),
     click.Option(
         ["--user"], metavar="NAME",
         help="As root: the account that a run becomes once rights are not needed any more. Default: who ran sudo, else "

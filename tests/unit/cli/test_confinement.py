@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import pwd
 import socket
 import subprocess
 import sys
@@ -265,3 +266,34 @@ def test_which_kernels_leave_a_capability(tmp_path: Path) -> None:
                                     ("0", (5, 10), 0)):
         setting.write_text(f"{disabled}\n")
         assert kept_capability(release, 39, 21, setting) == kept
+
+
+@as_root
+@pytest.mark.parametrize(("user", "said"), [("root", "that is root"), ("0", "that is root"),
+                                            ("no-such-account", "there is no such account")])
+def test_an_account_that_is_none_or_has_rights_is_refused(capture: Path, user: str, said: str) -> None:
+    done = subprocess.run([*FLOWTOP, "-b", "-r", capture, "--user", user], capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+
+
+@as_root
+def test_the_account_that_is_named_is_used(capture: Path) -> None:
+    entry = pwd.getpwnam("daemon")
+    done = subprocess.run([*FLOWTOP, "-b", "-o", "json", "-r", capture, "--user", "daemon"], capture_output=True,
+                          text=True, timeout=60, check=False)
+    assert json.loads(done.stdout)["confinement"]["uid"] == entry.pw_uid, done.stderr
+
+
+@as_root
+def test_what_shows_a_file_of_exports_is_confined(tmp_path: Path) -> None:
+    """It waits for more of its input, so that one can look."""
+    os.mkfifo(tmp_path / "x")
+    with running([sys.executable, "-m", "flowtop.cli.dump", tmp_path / "x"], stdout=subprocess.PIPE,
+                 stderr=subprocess.PIPE) as process:
+        with (tmp_path / "x").open("wb", buffering=0) as pipe:
+            pipe.write(b"\0\x0a\0")
+            until(lambda: status_of(process.pid)[0]["Seccomp"].strip() == "2", lambda: "seccomp")
+            assert_confined(process.pid, 65_534)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 65, errors
