@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from flowtop.confine import libc, seccomp
 from flowtop.confine.account import give_up_privileges
+from flowtop.confine.landlock import Access, Ruleset
 from flowtop.confine.messages import ProtocolError, member, receive, send
 from flowtop.errors import FlowtopError
 
@@ -25,6 +26,7 @@ Answer = tuple[Mapping[str, object], Sequence[int]]
 Operation = Callable[[Mapping[str, Any], Sequence[int]], Answer]
 """Takes a request and its descriptors, which are closed afterwards. Raises OSError, FlowtopError; ProtocolError: it is
 no valid request."""
+_PROGRAMS = seccomp.Calls(programs=True)
 _ENDINGS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 
 
@@ -119,12 +121,15 @@ def _checked(answered: tuple[dict[str, Any], list[int]]) -> tuple[dict[str, Any]
     return answer, descriptors
 
 
-def start_helper(keeps: Sequence[int], operations: Operations) -> Helper:
+def start_helper(keeps: Sequence[int], operations: Operations, calls: seccomp.Calls = _PROGRAMS,
+                 access: Access | None = None) -> Helper:
     """Start one. For a process without further threads. Raises OSError.
 
     Args:
         keeps: numbers of the capabilities that it keeps, as far as it has them.
         operations: what it does.
+        calls: system calls that it may make.
+        access: files that it may open; None: all of its user's.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
@@ -139,9 +144,14 @@ def start_helper(keeps: Sequence[int], operations: Operations) -> Helper:
         return Helper(ours)
     try:
         _detach(parent, theirs.fileno())
+        rules: Ruleset | None = None
+        with suppress(OSError):  # a kernel without Landlock
+            rules = None if access is None else Ruleset(access)
         give_up_privileges(None, sum(1 << number for number in keeps))
-        with suppress(OSError):  # a kernel without seccomp
-            seccomp.install(seccomp.Calls(programs=True))
+        with suppress(OSError):  # or without seccomp
+            if rules is not None:
+                rules.apply()
+            seccomp.install(calls)
         _serve(theirs, operations)
     finally:
         os._exit(0)
