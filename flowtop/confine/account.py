@@ -78,10 +78,10 @@ def _named(name: str) -> Account:
 def rights_of(account: Account) -> Iterator[None]:
     """A context in which root has this user's rights to files. For a process without further threads."""
     groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
-    os.setgroups([])
-    os.setegid(account.gid)
-    os.seteuid(account.uid)
     try:
+        os.setgroups([])
+        os.setegid(account.gid)
+        os.seteuid(account.uid)
         yield
     finally:
         os.seteuid(uid)

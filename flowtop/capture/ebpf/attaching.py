@@ -12,7 +12,7 @@ from flowtop.capture.ebpf import bpf, conntrack
 from flowtop.capture.ebpf.attach import UnseenDirectionError
 from flowtop.capture.ebpf.clsact import ClsactAttacher, parent_process
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
-from flowtop.capture.ebpf.netlink import EventSocket, NetlinkSocket, RouteSocket
+from flowtop.capture.ebpf.netlink import LINK_GROUPS, EventSocket, NetlinkSocket, RouteSocket
 from flowtop.confine.checks import number
 from flowtop.confine.helper import Answer, Operation
 from flowtop.confine.messages import ProtocolError
@@ -32,7 +32,8 @@ class Attaching:
     def __init__(self) -> None:
         self.operations: Mapping[str, Operation] = {
             "tcx": self._tcx, "tcx_programs": self._tcx_programs, "program_name": self._program_name,
-            "owners": self._owners, "nat_events": self._nat_events, "nat_dump": self._nat_dump,
+            "owners": self._owners, "link_events": self._link_events,
+            "nat_events": self._nat_events, "nat_dump": self._nat_dump,
             "clsact": self._clsact_attach, "clsact_sweep": self._clsact_sweep, "clsact_alive": self._clsact_alive,
             "clsact_ahead": self._clsact_ahead, "clsact_close": self._clsact_close}
         self._clsact: ClsactAttacher | None = None
@@ -67,6 +68,9 @@ class Attaching:
                 os.close(link)
             raise
         return {}, links
+
+    def _link_events(self, _: Mapping[str, Any], __: Sequence[int]) -> Answer:
+        return {}, [_taken(EventSocket(LINK_GROUPS))]
 
     def _nat_events(self, _: Mapping[str, Any], __: Sequence[int]) -> Answer:
         return {}, [_taken(conntrack.open_events())]

@@ -16,7 +16,7 @@ from flowtop.capture.ebpf.compiler import FlowProgram
 from flowtop.capture.ebpf.conntrack import adopted_dump, adopted_events
 from flowtop.capture.ebpf.launch import Helpers, ports_message
 from flowtop.capture.ebpf.looking import WHOLE
-from flowtop.capture.ebpf.netlink import EventSocket, NetlinkSocket
+from flowtop.capture.ebpf.netlink import LINK_GROUPS, EventSocket, NetlinkSocket
 from flowtop.confine.helper import Helper, Pending
 from flowtop.errors import host_fault
 from flowtop.model.kinds import Direction
@@ -94,6 +94,11 @@ class Rights:
         except OSError as error:
             return Container(place.id), (f"the helper: {error.strerror}",)
         return Container(*map(str, answer["container"])), tuple(map(str, answer["faults"]))
+
+    def link_events(self) -> EventSocket:
+        """Notifications of LINK_GROUPS, with as much room as only who has rights gets."""
+        _, (descriptor,) = self.loader.ask("link_events")
+        return EventSocket(LINK_GROUPS, bound=descriptor)
 
     def translation_events(self) -> EventSocket:
         """See conntrack.open_events."""
