@@ -22,6 +22,8 @@ _T = TypeVar("_T")
 
 _XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
 
+VIEW = "view.toml"
+"""In the state directory: how the screen looks."""
 FILE_MODE = 0o600
 """Only the owner may read: flows are private data."""
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
@@ -81,6 +83,12 @@ class Delegate(Protocol):
 
     def replace_saved(self, path: Path, text: str) -> None:
         """See replace_file."""
+
+    def make_directory(self, path: Path) -> int:
+        """See make_directory."""
+
+    def release_directory(self, descriptor: int) -> None:
+        """See release_directory."""
 
 
 _delegates: list[Delegate] = []
@@ -444,6 +452,25 @@ def user_directory(kind: Literal["config", "state"], environment: Mapping[str, s
     return None if home is None else home / below_home / "flowtop"
 
 
+def state_folder(environment: Mapping[str, str], user: int, behind: tuple[int, int] | None) -> Path | None:
+    """flowtop's state directory of the person at the screen; None when no place certainly belongs to that user.
+
+    Args:
+        environment: for XDG_STATE_HOME and HOME.
+        user: effective user id.
+        behind: user and group who ran sudo; None: without sudo.
+    """
+    owner = user if behind is None else behind[0]
+    variables = environment if behind is None else {}  # behind sudo they are not that user's
+    home, folder = home_directory(variables, owner), user_directory("state", variables, owner)
+    try:
+        if home is None or folder is None or home.stat().st_uid != owner:
+            return None  # su -m, or no home at all: as root, no place to write to
+    except OSError:
+        return None
+    return folder
+
+
 def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int] | None:
     """User and group id that own recordings: those of sudo's caller. None without sudo.
 
@@ -527,3 +554,28 @@ def replace_file(path: Path, text: str) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def make_directory(path: Path, owner: tuple[int, int] | None = None) -> int:
+    """Make a directory that only its user may enter, and open it. Raises OSError: it exists already.
+
+    Args:
+        owner: see open_output.
+    """
+    other = _delegate(path)
+    if other is not None:
+        return other.make_directory(path)
+
+    def make() -> int:
+        path.mkdir(0o700)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    return as_owner(path, owner, make)
+
+
+def release_directory(descriptor: int) -> None:
+    """Close a directory of `make_directory`; it is for whom it was made."""
+    with suppress(OSError):  # a file system without owners: it is readable as it is
+        if _delegates:
+            _delegates[0].release_directory(descriptor)
+    os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -18,9 +17,11 @@ from flowtop.confine.landlock import Access
 from flowtop.confine.seccomp import Calls
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.exports import default_state_directory
-from flowtop.files import delegate_to, user_directory
+from flowtop.export.ports import IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT
+from flowtop.files import VIEW, delegate_to, state_folder, user_directory
 
 if TYPE_CHECKING:
+    from flowtop.confine.writer import RootWriter
     from flowtop.export.url import ExportUrl
 
 _DNS_PORT = 53
@@ -28,6 +29,8 @@ _BPF = (1, 2, 3, 15, 25)
 """Commands of bpf(2) on maps and links that are open: look up, update and delete an element, tell about a link, take
 elements. Not: load, make, attach, get by number."""
 _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
+_DRAINS_WITHOUT, _BPF_CAPABILITY = (5, 19), (5, 8)
+_UNPRIVILEGED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 _SPOOL = "spool-"
 _MOST_GIVEN = 100_000
 """Files of a spool that are given to another user."""
@@ -58,6 +61,8 @@ class Confining:
             self._here = Path.cwd() if self._screen else None
         self.state_directory = options.state_directory or self._state()
         self._given: int | None = None
+        self._view: Path | None = None
+        self._opens: RootWriter | None = None
 
     @property
     def late(self) -> bool:
@@ -81,9 +86,13 @@ class Confining:
 
         Raises FlowtopError: it is another user's, or cannot be given.
         """
+        if self._options.confine == "off":
+            return self.state_directory
+        self._view = self._saved()
+        self._opens = self._start_writer()  # now: this process is still small
         directory, account = self.state_directory, self.account
         spools = self._screen or any(url.kind in ("tcp", "tls") for url in self._urls())
-        if not spools or directory is None or self._options.confine == "off":
+        if not spools or directory is None:
             return directory
         with nullcontext() if account is None or self._writer else rights_of(account), suppress(OSError):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,10 +123,12 @@ class Confining:
         urls = self._urls()
         if self._given is not None and self.account is not None:
             _give(self._given, self.account)  # with the spools that were made since
-        saved = self._saved()
-        if self._writer:
-            self._start_writer(urls, saved)
-        return confine(Plan(options.confine, self.account, self._access(urls, saved), self._calls(urls), self._faults))
+        if self._opens is not None:
+            delegate_to(self._opens)
+        keep = self._kept()
+        faults = (*self._faults, "maps are drained with a capability, which Linux 5.19 does without") if keep else (
+            self._faults)
+        return confine(Plan(options.confine, self.account, self._access(urls), self._calls(urls), faults, keep))
 
     def _urls(self) -> list[ExportUrl]:
         if not self._options.export:
@@ -135,27 +146,28 @@ class Confining:
         """The file of the screen's view."""
         if not self._screen:
             return None
-        from flowtop.tui.saved import VIEW, view_file
-
-        account = None if self.account is None or self._writer else (self.account.uid, self.account.gid)
-        file = view_file(os.environ, os.geteuid(), account)
-        if file is None:
+        behind = None if self.account is None or self._writer else (self.account.uid, self.account.gid)
+        folder = state_folder(os.environ, os.geteuid(), behind)
+        if folder is None:
             return None
         with nullcontext() if self.account is None or self._writer else rights_of(self.account), suppress(OSError):
-            file.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return file.folder / VIEW
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder / VIEW
 
-    def _start_writer(self, urls: Sequence[ExportUrl], saved: Path | None) -> None:
-        named = self._named(urls)
-        if not named and not self._screen:
-            return
+    def _start_writer(self) -> RootWriter | None:
+        """The process that opens root's files for a run that is not root any more; None: it needs none."""
+        named = self._named(self._urls())
+        if not self._writer or not (named or self._screen):
+            return None
         from flowtop.confine.writer import Permitted, start_writer
 
         try:
-            delegate_to(start_writer(Permitted(frozenset(named), self._places_of_screen(), saved)))
+            return start_writer(Permitted(frozenset(named), self._places_of_screen(), self._view,
+                                          self.account if self._screen else None))
         except OSError as error:  # no process, or no socket: then files are root's only if this process is
             self.account = None
             self._faults += (f"it stays user 0, without capabilities: no process to open files: {error.strerror}",)
+            return None
 
     def _places_of_screen(self) -> tuple[Path, ...]:
         """Directories, by their real paths, for files that are named on the screen."""
@@ -163,12 +175,12 @@ class Confining:
             return ()
         home = Path("~").expanduser() if self._writer else None  # a user's own has what runs at that user's next login
         found = []
-        for directory in (self._here, home, Path(tempfile.gettempdir()), *_TEMPORARY):
+        for directory in (self._here, home, *_TEMPORARY):
             with suppress(OSError, RuntimeError):
                 found += [] if directory is None or directory == Path("/") else [directory.resolve()]
         return tuple(dict.fromkeys(found))
 
-    def _access(self, urls: Sequence[ExportUrl], saved: Path | None) -> Access:
+    def _access(self, urls: Sequence[ExportUrl]) -> Access:
         read: list[Path] = []
         with suppress(OSError):
             read += [path.absolute().parent for path in chosen_databases(self._options)]
@@ -177,13 +189,24 @@ class Confining:
         write: list[Path] = []
         for name in self._named(urls):
             write += _places(name)
-        for directory in (self.state_directory, *self._places_of_screen(), None if saved is None else saved.parent):
-            write += [] if directory is None else [directory]
+        write += [] if self.state_directory is None else [self.state_directory]
+        write += [] if self._view is None else [self._view.parent]
+        write += self._places_of_screen()
         return Access(tuple(read), tuple(write), (), self._ports(urls))
 
     @property
     def _live(self) -> bool:
         return self._options.read is None and not self._options.listen
+
+    def _kept(self) -> int:
+        """Mask of the capability that an old kernel wants for each call of bpf(2): CAP_BPF, before Linux 5.8
+        CAP_SYS_ADMIN."""
+        if not self._live:
+            return 0
+        from flowtop.capture.ebpf.compiler import kernel_release
+        from flowtop.capture.ebpf.start import CAP_BPF, CAP_SYS_ADMIN
+
+        return kept_capability(kernel_release(), CAP_BPF, CAP_SYS_ADMIN)
 
     def _groups(self) -> list[Path]:
         """The root of cgroup v2, which may be a mount without a place in the file system."""
@@ -198,14 +221,28 @@ class Confining:
         """TCP ports to connect to."""
         ports = [url.port for url in urls if url.port]
         if self._screen:
-            from flowtop.export.url import IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT
-
             ports += [IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT]
         return (*ports, _DNS_PORT) if ports else ()
 
     def _calls(self, urls: Sequence[ExportUrl]) -> Calls:
         quiet = self._options.read is not None and not self._screen and not any(url.port for url in urls)
         return Calls(sockets=not quiet, bpf=_BPF if self._live else ())
+
+
+def kept_capability(release: tuple[int, int], bpf: int, admin: int, setting: Path = _UNPRIVILEGED) -> int:
+    """Mask of the capability that calls of bpf(2) need, also for maps that are open; 0: none.
+
+    Args:
+        release: of Linux.
+        bpf, admin: numbers of the capabilities.
+        setting: of the kernel, whether users without capabilities may use bpf(2).
+    """
+    if release >= _DRAINS_WITHOUT:
+        return 0
+    with suppress(OSError):
+        if setting.read_text().strip() == "0":
+            return 0
+    return 1 << (bpf if release >= _BPF_CAPABILITY else admin)
 
 
 def _places(name: str) -> list[Path]:

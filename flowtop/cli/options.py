@@ -198,7 +198,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="At the end, wait this long for collectors; what is left is spooled, or counted as not sent."),
     click.Option(
         ["--state-directory"], type=click.Path(path_type=Path), metavar="DIR",
-        help="Where exports are spooled. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop."),
+        help="Where exports are spooled. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop of the user, "
+             "behind sudo of who ran it."),
     click.Option(
         ["--allow-special"], is_flag=True,
         help="Let -e and -w write to devices, named pipes and other users' files, and follow links."),

@@ -17,10 +17,10 @@ from flowtop.filters.kernel import Split, places
 
 if TYPE_CHECKING:
     from flowtop.capture.collector.url import ListenUrl
-    from flowtop.capture.ebpf.compiler import Compilation
-    from flowtop.capture.ebpf.rights import HelpersCompilation, Rights
+    from flowtop.capture.ebpf.launch import Helpers
     from flowtop.capture.protocol import Capture
     from flowtop.cli.run_options import RunOptions
+    from flowtop.confine.helper import Pending
     from flowtop.pipeline.drive import PipelineConfig
     from flowtop.query.query import Query
 
@@ -93,31 +93,36 @@ class LiveSource:
 
         Raises FlowtopError: there is no permission to capture, or the map size is out of range.
         """
+        from flowtop.capture.ebpf.compiler import Compilation
         from flowtop.capture.ebpf.start import begin, prepare
 
         options = self.options
         names, packets, exports = not options.no_names_seen, options.write is not None, len(options.export)
         with ExitStack() as opened:
-            compilation: Compilation | HelpersCompilation
-            rights: Rights | None = None
+            helpers: Helpers | None = None
+            begun: Compilation | Pending
             if confined:
                 prepare(options.map_entries, owners=options.owners, names=names, packets=packets, exports=exports)
-                rights = opened.enter_context(closing(_helpers(options)))
-                compilation = rights.compile_flows(
+                helpers = opened.enter_context(closing(_helpers(options)))
+                begun = helpers.compile_flows(
                     map_entries=options.map_entries, expression=kernel_filter.expression, decap=options.decap,
                     tunnel_ports=options.tunnel_port, owners=options.owners, names=names)
             else:
-                compilation = begin(options.map_entries, kernel_filter.expression, decap=options.decap,
-                                    tunnel_ports=options.tunnel_port, owners=options.owners, names=names,
-                                    packets=packets, exports=exports)
-            opened.enter_context(closing(compilation))
+                begun = begin(options.map_entries, kernel_filter.expression, decap=options.decap,
+                              tunnel_ports=options.tunnel_port, owners=options.owners, names=names,
+                              packets=packets, exports=exports)
+            opened.enter_context(closing(begun))
 
             def open_capture() -> Capture:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
+                from flowtop.capture.ebpf.rights import HelpersCompilation, Rights
 
                 config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
                                     tunnel_ports=options.tunnel_port, owners=options.owners,
                                     nat=options.nat, names_seen=not options.no_names_seen, must_observe=options.batch)
+                rights = None if helpers is None else Rights(helpers)
+                compilation = begun if isinstance(begun, Compilation) else HelpersCompilation(
+                    begun, options.map_entries)
                 return EbpfCapture(config, compilation, rights=rights)
 
             yield open_capture
@@ -222,9 +227,9 @@ class CollectorSource:
         return places(query.filter, in_kernel=False, observation_points=False)
 
 
-def _helpers(options: RunOptions) -> Rights:
+def _helpers(options: RunOptions) -> Helpers:
     """Started. Raises FlowtopError: this host refuses a process, a socket or a map."""
-    from flowtop.capture.ebpf.helper import start_helpers
+    from flowtop.capture.ebpf.launch import start_helpers
 
     try:
         return start_helpers(owners=options.owners)

@@ -78,10 +78,10 @@ def _named(name: str) -> Account:
 def rights_of(account: Account) -> Iterator[None]:
     """A context in which root has this user's rights to files. For a process without further threads."""
     groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
-    os.setgroups([])
-    os.setegid(account.gid)
-    os.seteuid(account.uid)
     try:
+        os.setgroups([])
+        os.setegid(account.gid)
+        os.seteuid(account.uid)
         yield
     finally:
         os.seteuid(uid)
@@ -113,7 +113,7 @@ def give_up_privileges(account: Account | None, keep: int = 0) -> None:
 
     Args:
         account: None: the user stays.
-        keep: mask of capabilities that stay effective, for who stays root.
+        keep: mask of capabilities that stay effective, of those that it has.
 
     Raises OSError. For a process without further threads.
     """
@@ -122,22 +122,24 @@ def give_up_privileges(account: Account | None, keep: int = 0) -> None:
             with suppress(OSError):  # no such capability, or no right to: then it has none
                 libc.prctl(libc.PR_CAPBSET_DROP, number)
     if account is not None:
+        if keep:
+            libc.prctl(libc.PR_SET_KEEPCAPS, 1)
         os.setgroups([])
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     with suppress(OSError):  # Linux before 4.3
         libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
-    _set_capabilities(keep)
+    _set_capabilities(keep, inherited=account is None)
     for number in range(_LAST_CAPABILITY + 1):  # for the programs that it starts, if it is not root
-        if keep >> number & 1:
+        if account is None and keep >> number & 1:
             with suppress(OSError):  # it has not got it
                 libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number)
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _set_capabilities(mask: int) -> None:
+def _set_capabilities(mask: int, *, inherited: bool) -> None:
     """Have at most these: those of them that it has."""
     libc_ = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
@@ -147,6 +149,6 @@ def _set_capabilities(mask: int) -> None:
     else:
         _, low, _, _, high, _ = struct.unpack("=6I", data.raw)
     low, high = low & mask & 0xFFFFFFFF, high & mask >> 32
-    if libc_.capset(header, struct.pack("=6I", low, low, low, high, high, high)):
+    if libc_.capset(header, struct.pack("=6I", low, low, low * inherited, high, high, high * inherited)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

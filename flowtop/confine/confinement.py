@@ -38,6 +38,7 @@ class Plan:
         access: files and ports, beside what every run needs.
         calls: system calls.
         faults: what is missing already.
+        keep: mask of capabilities that stay.
     """
 
     mode: Mode = "on"
@@ -45,6 +46,7 @@ class Plan:
     access: Access = field(default_factory=Access)
     calls: seccomp.Calls = field(default_factory=seccomp.Calls)
     faults: tuple[str, ...] = ()
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def confine(plan: Plan) -> Confinement:
     if faults and plan.mode == "strict":  # before anything has changed
         raise _too_little(faults)
     try:
-        give_up_privileges(plan.account)
+        give_up_privileges(plan.account, plan.keep)
     except OSError as error:
         raise FlowtopError(f"cannot give up rights: {error.strerror}", hint="--no-confine runs with them",
                            exit_code=EXIT_UNAVAILABLE) from error

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from flowtop.confine import libc
+from flowtop.confine import libc, seccomp
+from flowtop.confine.account import give_up_privileges
+from flowtop.confine.landlock import Access, Ruleset
 from flowtop.confine.messages import ProtocolError, member, receive, send
 from flowtop.errors import FlowtopError
 
@@ -24,20 +26,18 @@ Answer = tuple[Mapping[str, object], Sequence[int]]
 Operation = Callable[[Mapping[str, Any], Sequence[int]], Answer]
 """Takes a request and its descriptors, which are closed afterwards. Raises OSError, FlowtopError; ProtocolError: it is
 no valid request."""
+_PROGRAMS = seccomp.Calls(programs=True)
 _ENDINGS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 
 
 class Operations:
-    """What a helper does.
+    """What a helper does: for derived classes."""
 
-    Attributes:
-        at_once: operations by name, done one after another.
-        apart: likewise, each done by a process of its own.
-    """
+    def at_once(self, op: str) -> Operation | None:
+        """One of those that are done one after another; None: there is none of this name."""
 
-    def __init__(self, at_once: Mapping[str, Operation], apart: Mapping[str, Operation] | None = None) -> None:
-        self.at_once = at_once
-        self.apart = apart or {}
+    def apart(self, op: str) -> Operation | None:
+        """One of those that are each done by a process of its own."""
 
     def close(self) -> None:
         """Undo what must not outlive the process that asked for it."""
@@ -81,9 +81,16 @@ class Helper:
         return _checked(answered)
 
     def begin(self, op: str, **members: object) -> Pending:
-        """Have something done apart. Raises OSError."""
-        _, descriptors = self.ask(op, (), **members)
-        return Pending(socket.socket(fileno=descriptors[0]))
+        """Have something done apart. Does not wait for the helper. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                with self._lock:
+                    send(self._end, {"op": op, **members}, [theirs.fileno()])
+            except (OSError, ProtocolError):
+                ours.close()
+                raise
+        return Pending(ours)
 
     def close(self) -> None:
         """The helper ends."""
@@ -114,11 +121,15 @@ def _checked(answered: tuple[dict[str, Any], list[int]]) -> tuple[dict[str, Any]
     return answer, descriptors
 
 
-def start_helper(prepare: Callable[[], Operations]) -> Helper:
+def start_helper(keeps: Sequence[int], operations: Operations, calls: seccomp.Calls = _PROGRAMS,
+                 access: Access | None = None) -> Helper:
     """Start one. For a process without further threads. Raises OSError.
 
     Args:
-        prepare: runs in the helper: gives up what it does not need, and returns what it does.
+        keeps: numbers of the capabilities that it keeps, as far as it has them.
+        operations: what it does.
+        calls: system calls that it may make.
+        access: files that it may open; None: all of its user's.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
@@ -133,7 +144,15 @@ def start_helper(prepare: Callable[[], Operations]) -> Helper:
         return Helper(ours)
     try:
         _detach(parent, theirs.fileno())
-        _serve(theirs, prepare())
+        rules: Ruleset | None = None
+        with suppress(OSError):  # a kernel without Landlock
+            rules = None if access is None else Ruleset(access)
+        give_up_privileges(None, sum(1 << number for number in keeps))
+        with suppress(OSError):  # or without seccomp
+            if rules is not None:
+                rules.apply()
+            seccomp.install(calls)
+        _serve(theirs, operations)
     finally:
         os._exit(0)
 
@@ -166,9 +185,9 @@ def _serve(end: socket.socket, operations: Operations) -> None:
             while (asked := receive(end)) is not None:
                 request, descriptors = asked
                 op = member(request, "op", str)
-                apart = operations.apart.get(op)
+                apart = operations.apart(op)
                 if apart is None:
-                    _reply(end, operations.at_once.get(op), request, descriptors)
+                    _reply(end, operations.at_once(op), request, descriptors)
                 else:
                     _begin(end, apart, request, descriptors)
     finally:
@@ -176,23 +195,22 @@ def _serve(end: socket.socket, operations: Operations) -> None:
 
 
 def _begin(end: socket.socket, operation: Operation, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    """Start a process for one operation, and hand out the end of its answer."""
-    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, ours:
-        parent = os.getpid()
+    """Start a process for one operation; the request came with where it answers. Raises ProtocolError."""
+    if len(descriptors) != 1:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise ProtocolError("nowhere to answer")
+    parent = os.getpid()
+    with socket.socket(fileno=descriptors[0]) as answer:
         if os.fork() == 0:
             try:
                 end.close()
-                theirs.close()
                 libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 if os.getppid() == parent:
-                    _reply(ours, operation, {**request, "end": ours.fileno()}, descriptors)
+                    _reply(answer, operation, {**request, "end": answer.fileno()}, ())
             finally:
                 os._exit(0)
-        send(end, {"descriptors": 1}, [theirs.fileno()])
-    for descriptor in descriptors:
-        os.close(descriptor)
 
 
 def _reply(end: socket.socket, operation: Operation | None, request: Mapping[str, Any],

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import socket
-import threading
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,18 +18,21 @@ from types import SimpleNamespace
 from typing import Any
 
 from flowtop import files
-from flowtop.confine import account, libc, seccomp
-from flowtop.confine.landlock import Access, Ruleset
-from flowtop.confine.messages import ProtocolError, member, receive, send
+from flowtop.confine import seccomp
+from flowtop.confine.account import Account
+from flowtop.confine.checks import text
+from flowtop.confine.helper import Answer, Helper, Operation, Operations, start_helper
+from flowtop.confine.landlock import Access
+from flowtop.confine.messages import member
 from flowtop.files import FileInUse, OutputFile
 
 SUFFIXES = frozenset((".ipfix", ".jsonl", ".json", ".csv", ".parquet", ".pcapng", ".gz", ".zst"))
 """Of files that are named on the screen."""
 
 
-Answer = tuple[dict[str, object], int | None]
-"""A message, and the descriptor that goes with it."""
-
+_CAP_CHOWN = 0
+_MOST_MADE = 64
+"""Directories that are made and not released."""
 
 @dataclass(frozen=True, slots=True)
 class Permitted:
@@ -41,11 +42,13 @@ class Permitted:
         named: paths of the command line.
         directories: where new files may be made too, and in what is in them but hidden: their real paths.
         saved: a file of settings that may be replaced; None: none.
+        account: who writes to directories that are made.
     """
 
     named: frozenset[str]
     directories: tuple[Path, ...] = ()
     saved: Path | None = None
+    account: Account | None = None
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -62,10 +65,13 @@ class Permitted:
         """Whether this file may be opened; `new`: it must not exist yet."""
         if path in self.named:
             return True
+        return self.permits_directory(path) and Path(path).suffix in SUFFIXES and (new or not os.path.lexists(path))
+
+    def permits_directory(self, path: str) -> bool:
+        """Whether a directory may be made there."""
         parent, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - ".." must not lead elsewhere
         place = Path(os.path.realpath(parent), name)
-        return (any(_is_below(place, directory) for directory in self.directories) and place.suffix in SUFFIXES
-                and (new or not os.path.lexists(place)))
+        return any(_is_below(place, directory) for directory in self.directories)
 
 
 def _is_below(place: Path, directory: Path) -> bool:
@@ -78,24 +84,21 @@ class RootWriter:
     """The confined process' end: see `files.Delegate`. For any thread.
 
     Args:
-        end: of the socketpair.
+        helper: that opens.
         own: names that lead to descriptors of this process, such as /dev/stdout, seen while they could be followed.
     """
 
-    def __init__(self, end: socket.socket, own: Mapping[str, int]) -> None:
-        self._end = end
+    def __init__(self, helper: Helper, own: Mapping[str, int]) -> None:
+        self._helper = helper
         self._own = own
-        self._lock = threading.Lock()
 
     def open_output(self, path: Path, wall_s: float, *, new: bool) -> OutputFile:
         """See files.open_output."""
         if str(path) in self._own:
             return OutputFile(os.dup(self._own[str(path)]), regular=False)
-        answer, descriptors = self._ask(path, op="open", wall_s=wall_s, new=new)
-        if len(descriptors) != 1:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        answer, (descriptor,) = self._ask(path, op="open", wall_s=wall_s, new=new)
         aside = answer.get("aside")
-        return OutputFile(descriptors[0], regular=answer["regular"], made=answer["made"],
+        return OutputFile(descriptor, regular=answer["regular"], made=answer["made"],
                           aside=None if aside is None else Path(aside))
 
     def check_output(self, path: Path) -> None:
@@ -113,111 +116,50 @@ class RootWriter:
         """Write the saved file anew. Raises OSError."""
         self._ask(path, op="save", text=text)
 
-    def _ask(self, path: Path, **members: object) -> tuple[dict[str, Any], list[int]]:
-        with self._lock:
-            try:
-                send(self._end, {"path": str(path), **members})
-                answered = receive(self._end)
-            except ProtocolError as error:
-                raise OSError(errno.EPROTO, str(error)) from error
-        if answered is None:
-            raise OSError(errno.EPIPE, "the process that opens files has ended")
-        answer, descriptors = answered
-        if "errno" in answer:
-            if answer.get("in_use"):
-                raise FileInUse(path)
-            raise OSError(answer["errno"], answer["text"], str(path))
-        return answer, descriptors
+    def make_directory(self, path: Path) -> int:
+        """See files.make_directory."""
+        _, (descriptor,) = self._ask(path, op="folder")
+        return descriptor
+
+    def release_directory(self, descriptor: int) -> None:
+        """See files.release_directory."""
+        status = os.fstat(descriptor)
+        self._ask(Path(), op="release", device=status.st_dev, inode=status.st_ino)
+
+    def _ask(self, path: Path, *, op: str, **members: object) -> tuple[dict[str, Any], list[int]]:
+        try:
+            return self._helper.ask(op, (), path=str(path), **members)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise FileInUse(path) from error
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def start_writer(permitted: Permitted) -> RootWriter:
-    """Start the process. For a process without threads. Raises OSError."""
+    """Start the process: it has root's files, as far as they are permitted, but no sockets and programs. For a process
+    without further threads. Raises OSError."""
     own = {name: number for name in permitted.named if (number := files.own_descriptor(Path(name))) is not None}
     permitted = replace(permitted, named=permitted.named - own.keys())
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
-    try:
-        child = os.fork()
-    except OSError:
-        ours.close()
-        theirs.close()
-        raise
-    if child:
-        theirs.close()
-        return RootWriter(ours, own)
-    try:
-        ours.close()
-        _begin(parent, theirs.fileno())
-        _confine(permitted)
-        _Server(theirs, permitted).run()
-    finally:
-        os._exit(0)
-    raise AssertionError("unreachable")
+    keeps = () if permitted.account is None else (_CAP_CHOWN,)
+    return RootWriter(start_helper(keeps, _Opening(permitted), seccomp.Calls(sockets=False),
+                                   Access(write=permitted.places)), own)
 
 
-def _begin(parent: int, keep: int) -> None:
-    """A child that ends with its parent, has no terminal and no open file of it."""
-    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
-        os.dup2(null, descriptor)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, 65_536)
+class _Opening(Operations):
+    """What it does, for files that are permitted."""
 
-
-def _confine(permitted: Permitted) -> None:
-    """Root's files, as far as they are permitted, but no capabilities, sockets or programs."""
-    rules: Ruleset | None = None
-    with suppress(OSError):
-        rules = Ruleset(Access(write=permitted.places))
-    account.give_up_privileges(None)
-    with suppress(OSError):
-        if rules is not None:
-            rules.apply()
-    with suppress(OSError):
-        seccomp.install(seccomp.Calls(sockets=False))
-
-
-class _Server:
-    """Answers until the other end is closed or breaks the rules.
-
-    Args:
-        end: of the socketpair.
-        permitted: which files it opens.
-    """
-
-    def __init__(self, end: socket.socket, permitted: Permitted) -> None:
-        self._end = end
+    def __init__(self, permitted: Permitted) -> None:
         self._permitted = permitted
         self._opened: set[tuple[int, int]] = set()
-        self._operations = {"open": self._open, "check": self._check, "undo": self._undo, "save": self._save}
+        self._made: dict[tuple[int, int], int] = {}
+        self._operations: Mapping[str, Callable[[Mapping[str, Any], Path], Answer]] = {
+            "open": self._open, "check": self._check, "undo": self._undo, "save": self._save, "folder": self._folder,
+            "release": self._release}
 
-    def run(self) -> None:
-        """Until it is over."""
-        with suppress(ProtocolError, OSError):
-            while (asked := receive(self._end)) is not None and not asked[1]:
-                descriptor = None
-                try:
-                    answer, descriptor = self._answer(asked[0])
-                except OSError as error:
-                    answer = {"errno": error.errno or errno.EIO, "text": error.strerror or str(error),
-                              "in_use": isinstance(error, FileInUse)}
-                send(self._end, answer, [] if descriptor is None else [descriptor])
-                if descriptor is not None:
-                    os.close(descriptor)
-
-    def _answer(self, message: Mapping[str, Any]) -> Answer:
-        """Raises OSError; ProtocolError: not a request."""
-        operation = self._operations.get(member(message, "op", str))
-        name = member(message, "path", str)
-        if operation is None or "\0" in name:
-            raise ProtocolError("no such request")
-        return operation(message, Path(name))
+    def at_once(self, op: str) -> Operation | None:
+        """See Operations."""
+        operation = self._operations.get(op)
+        return None if operation is None else lambda message, _: operation(message, Path(text(message, "path")))
 
     def _require(self, path: Path, *, new: bool) -> None:
         if not self._permitted.permits(str(path), new=new):
@@ -230,12 +172,12 @@ class _Server:
         status = os.fstat(output.descriptor)
         self._opened.add((status.st_dev, status.st_ino))
         return {"regular": output.regular, "made": output.made,
-                "aside": None if output.aside is None else str(output.aside)}, output.descriptor
+                "aside": None if output.aside is None else str(output.aside)}, [output.descriptor]
 
     def _check(self, _: Mapping[str, Any], path: Path) -> Answer:
         self._require(path, new=False)
         files.check_output(path)
-        return {}, None
+        return {}, []
 
     def _undo(self, message: Mapping[str, Any], path: Path) -> Answer:
         aside, place = message.get("aside"), (member(message, "device", int), member(message, "inode", int))
@@ -245,13 +187,35 @@ class _Server:
         identity: Any = SimpleNamespace(st_dev=place[0], st_ino=place[1])
         files.undo_output(OutputFile(-1, member(message, "regular", bool), member(message, "made", bool),
                                      None if aside is None else Path(aside)), identity, path)
-        return {}, None
+        return {}, []
 
     def _save(self, message: Mapping[str, Any], path: Path) -> Answer:
         if path != self._permitted.saved:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         files.replace_file(path, member(message, "text", str))
-        return {}, None
+        return {}, []
+
+    def _folder(self, _: Mapping[str, Any], path: Path) -> Answer:
+        account = self._permitted.account
+        if account is None or not self._permitted.permits_directory(str(path)) or len(self._made) >= _MOST_MADE:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        descriptor = files.make_directory(path)
+        status = os.fstat(descriptor)
+        os.fchown(descriptor, account.uid, account.gid)
+        self._made[status.st_dev, status.st_ino] = descriptor
+        return {}, [os.dup(descriptor)]
+
+    def _release(self, message: Mapping[str, Any], _: Path) -> Answer:
+        """What was written there is root's from now on."""
+        descriptor = self._made.pop((member(message, "device", int), member(message, "inode", int)), None)
+        if descriptor is not None:
+            os.fchown(descriptor, 0, 0)  # first: nobody changes it meanwhile
+            for name in os.listdir(descriptor):  # noqa: PTH208 - of a descriptor
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:  # nothing that is also elsewhere
+                    os.chown(name, 0, 0, dir_fd=descriptor, follow_symlinks=False)
+            os.close(descriptor)
+        return {}, []
 
 
 def _is_aside(aside: object, path: Path) -> bool:

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import flowtop
 from flowtop.errors import FlowtopError
-from flowtop.files import as_owner, open_output
+from flowtop.files import make_directory, open_output, release_directory
 from flowtop.output.row_files import write_rows
 from flowtop.query.query import Page
 
-DIRECTORY_MODE = 0o700
-"""Only the owner may look: flows are private."""
 CHECK_S = 60.0
 """How long `--check` may take."""
 SCREEN, FLOWS, CHECK, PACKETS = "screen.txt", "flows.csv", "check.txt", "packets.pcapng"
@@ -39,7 +37,7 @@ class BundleDirectory:
         self._name = path
         self._owner = owner
         try:
-            self.descriptor = as_owner(path, owner, self._make)
+            self.descriptor = make_directory(path, owner)
         except FileExistsError:
             raise FlowtopError(f"{path} exists already", hint="use another name") from None
         except (OSError, ValueError) as error:
@@ -50,10 +48,6 @@ class BundleDirectory:
         if not ours or stat.S_IMODE(found.st_mode) & 0o077 or any(self.place.iterdir()):
             os.close(self.descriptor)
             raise FlowtopError(f"{path} was replaced by another directory", hint="type another place")
-
-    def _make(self) -> int:
-        self._name.mkdir(DIRECTORY_MODE)
-        return os.open(self._name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     @property
     def place(self) -> Path:
@@ -78,8 +72,8 @@ class BundleDirectory:
             raise FlowtopError(error.message.replace(str(self.place), str(self._name))) from error
 
     def close(self) -> None:
-        """Close it. Once."""
-        os.close(self.descriptor)
+        """Give it to its owner. Once."""
+        release_directory(self.descriptor)
 
 
 def check_text() -> str:
@@ -89,6 +83,8 @@ def check_text() -> str:
         done = subprocess.run([sys.executable, "-P", "-m", "flowtop", "--check"],
                               env={**os.environ, "PYTHONPATH": root}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=CHECK_S, check=False)
+    except PermissionError:  # it has given up its rights
+        return "flowtop --check did not run: the process of the screen may not start programs. Run it apart.\n"
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"flowtop --check did not run: {error}\n"
     return done.stdout.decode(errors="replace")

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
-from flowtop.files import home_directory, recording_owner, replace_file, user_directory
+from flowtop.files import VIEW, recording_owner, replace_file, state_folder
 from flowtop.text.toml import parse_toml
 from flowtop.tui.palettes import THEMES
 
-VIEW = "view.toml"
 _NOTE = "# flowtop writes this file when columns or colours are changed on its screen. Settings go into config.toml.\n"
 _LARGEST = 65_536
 _PATIENCE_S = 10.0
@@ -108,14 +107,8 @@ def view_file(environment: Mapping[str, str], user: int, behind: tuple[int, int]
         behind: user and group who ran sudo; None: without sudo.
     """
     owner = behind or (user, os.getegid())
-    variables = environment if behind is None else {}  # behind sudo they are not that user's
-    home, folder = home_directory(variables, owner[0]), user_directory("state", variables, owner[0])
-    try:
-        if home is None or folder is None or home.stat().st_uid != owner[0]:
-            return None  # su -m, or no home at all: as root, no place to write to
-    except OSError:
-        return None
-    return ViewFile(folder, owner, other=behind is not None and behind[0] != user)
+    folder = state_folder(environment, user, behind)
+    return None if folder is None else ViewFile(folder, owner, other=behind is not None and behind[0] != user)
 
 
 def view_text(view: SavedView) -> str:

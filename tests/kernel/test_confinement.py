@@ -150,7 +150,7 @@ def test_helpers_compile_only_what_filters_become() -> None:
     b'{"op":"nat_dump","status":1}', b'{"op":' + b"[" * 60_000])
 def test_a_request_of_another_form_ends_the_helper(request_: bytes) -> None:
     """It is the other end that has been taken over: nothing more is done for it."""
-    script = ("import sys; from flowtop.capture.ebpf.helper import start_helpers; r = start_helpers(owners=False);"
+    script = ("import sys; from flowtop.capture.ebpf.launch import start_helpers; r = start_helpers(owners=False);"
               "r.loader._end.send(sys.stdin.buffer.read()); print(len(r.loader._end.recv(9)))")
     done = subprocess.run([sys.executable, "-c", script], input=request_, capture_output=True, timeout=PATIENCE_S,
                           check=False)

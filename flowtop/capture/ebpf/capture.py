@@ -178,7 +178,8 @@ class EbpfCapture:
             self._config.map_entries, decap=self._config.decap, owners=self._config.owners,
             names=self._config.names_seen))
         selection = Selection(self._config.interfaces)
-        self._events = self._closing(LinkEvents())  # before the first list, so that no change is missed
+        events = None if self._rights is None else self._rights.link_events()
+        self._events = self._closing(LinkEvents(events))  # before the first list, so that no change is missed
         route = self._closing(RouteSocket())
         self._links = Links(route)
         self._devices = Devices(self._links)

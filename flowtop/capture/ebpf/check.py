@@ -39,8 +39,9 @@ from flowtop.text.units import printable
 _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _FILES = start.most_files(owners=True, names=True)
-_TASKS = 5
-"""Threads of metering, of the capture, of the owners and of the list of sockets, and the process that makes it."""
+_TASKS = 8
+"""Threads of metering, of the capture, of the owners and of the list of sockets, and the process that makes it; two
+helpers, and the process that opens files."""
 _MOST_NAMES = 3
 _MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")

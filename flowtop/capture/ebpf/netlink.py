@@ -176,6 +176,10 @@ def _raise_for(content: bytes) -> None:
         raise OSError(-code, os.strerror(-code))
 
 
+LINK_GROUPS = 1 | 8
+"""RTMGRP_LINK and RTMGRP_TC: changes of interfaces and tc hooks."""
+
+
 class EventSocket:
     """Multicast notifications of the kernel, read without blocking.
 

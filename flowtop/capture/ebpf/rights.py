@@ -1,4 +1,4 @@
-"""What a capture that has given up its rights asks of two helpers that have not: see `helper`.
+"""What a capture that has given up its rights asks of two helpers that have not: see `launch`.
 
 One attaches and loads: it has CAP_BPF, CAP_NET_ADMIN and the like. The other one looks at processes and containers.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from flowtop.capture.ebpf.attach import Ahead, Attachment, UnseenDirectionError
 from flowtop.capture.ebpf.compiler import FlowProgram
 from flowtop.capture.ebpf.conntrack import adopted_dump, adopted_events
-from flowtop.capture.ebpf.netlink import EventSocket, NetlinkSocket
+from flowtop.capture.ebpf.launch import Helpers, ports_message
+from flowtop.capture.ebpf.looking import WHOLE
+from flowtop.capture.ebpf.netlink import LINK_GROUPS, EventSocket, NetlinkSocket
 from flowtop.confine.helper import Helper, Pending
 from flowtop.errors import host_fault
 from flowtop.model.kinds import Direction
@@ -24,45 +25,26 @@ from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.owners.containers import Container, Place
 from flowtop.owners.proc import Life, Stat
 
-WHOLE = b"\1"
-"""Follows the output of a scan that is complete."""
 
-
-@dataclass(frozen=True, slots=True)
 class Rights:
     """The client's side. For any thread.
 
-    Attributes:
-        loader, looker: the helpers.
-        grace_maps: of bpf.grace_maps; None: the kernel refused them.
-        cgroup_root: of cgroup v2; None: it is not mounted.
+    Args:
+        helpers: that were started.
     """
 
-    loader: Helper
-    looker: Helper
-    grace_maps: tuple[int, int] | None
-    cgroup_root: Path | None
-
-    def close(self) -> None:
-        """End the helpers."""
-        self.loader.close()
-        self.looker.close()
+    def __init__(self, helpers: Helpers) -> None:
+        self.loader, self.looker = helpers.loader, helpers.looker
+        self.grace_maps, self.cgroup_root = helpers.grace_maps, helpers.cgroup_root
 
     # ---- programs
-
-    def compile_flows(self, *, map_entries: int, expression: str, decap: bool, tunnel_ports: TunnelPorts | None,
-                      owners: bool, names: bool) -> HelpersCompilation:
-        """Start compiling, see compiler.Compilation. Raises OSError."""
-        return HelpersCompilation(self.loader.begin(
-            "flows", map_entries=map_entries, expression=expression, decap=decap, tunnel_ports=_ports(tunnel_ports),
-            owners=owners, names=names), map_entries)
 
     def compile_packets(self, request: PacketRequest, *, decap: bool,
                         tunnel_ports: TunnelPorts | None) -> HelpersBuild:
         """Start compiling, see packet_taps.build_programs. Raises FlowtopError, OSError."""
         return HelpersBuild(self.loader.begin(
             "packets", snap=request.snap, per_flow=request.per_flow, expression=request.expression, decap=decap,
-            tunnel_ports=_ports(tunnel_ports)))
+            tunnel_ports=ports_message(tunnel_ports)))
 
     # ---- attach.TcxCalls
 
@@ -113,6 +95,11 @@ class Rights:
             return Container(place.id), (f"the helper: {error.strerror}",)
         return Container(*map(str, answer["container"])), tuple(map(str, answer["faults"]))
 
+    def link_events(self) -> EventSocket:
+        """Notifications of LINK_GROUPS, with as much room as only who has rights gets."""
+        _, (descriptor,) = self.loader.ask("link_events")
+        return EventSocket(LINK_GROUPS, bound=descriptor)
+
     def translation_events(self) -> EventSocket:
         """See conntrack.open_events."""
         _, (descriptor,) = self.loader.ask("nat_events")
@@ -122,10 +109,6 @@ class Rights:
         """See conntrack.begin_dump."""
         _, (descriptor,) = self.loader.ask("nat_dump", status=status)
         return adopted_dump(descriptor)
-
-
-def _ports(ports: TunnelPorts | None) -> list[list[int]]:
-    return [[int(port), int(tunnel)] for port, tunnel in (ports or {}).items()]
 
 
 class HelpersBuild:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import pwd
 import socket
 import subprocess
 import sys
@@ -181,6 +182,51 @@ def test_files_in_roots_directories_are_roots_and_are_rotated(tmp_path: Path, ca
 
 
 @as_root
+def test_what_is_opened_for_a_run_that_is_not_root_any_more_is_fixed_before(tmp_path: Path) -> None:
+    """Its first requests are those of a run; the others are what somebody would ask who has taken it over."""
+    (tmp_path / "here" / ".hidden").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here" / "way").symlink_to(tmp_path / "there")
+    (tmp_path / "here" / "kept.csv").write_text("of somebody")
+    script = f"""
+import os, sys
+from pathlib import Path
+from flowtop.confine.account import Account
+from flowtop.confine.writer import Permitted, start_writer
+here = Path(sys.argv[1])
+writer = start_writer(Permitted(frozenset([str(here.parent / "named.x")]), (here,), None, Account({PERSON}, {PERSON})))
+def attempt(name, new=True):
+    try:
+        output = writer.open_output(here / name, 0.0, new=new)
+    except OSError as error:
+        return error.strerror.split(":")[0]
+    os.write(output.descriptor, b"x")
+    return output
+first = attempt("new.csv")
+print("made", first.made, (here / "new.csv").read_text())
+print("named", attempt("../named.x", new=False))
+print(*[attempt(name, new=False) for name in (
+    "kept.csv", ".bashrc", ".hidden/x.csv", "way/x.csv", "../x.csv", "x.service", "../../x.csv")], sep="|")
+folder = writer.make_directory(here / "bundle")
+print("folder", os.fstat(folder).st_uid)
+os.close(os.open("x.txt", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+os.chown("x.txt", {PERSON}, {PERSON}, dir_fd=folder)
+writer.release_directory(folder)
+print("released", os.fstat(folder).st_uid, (here / "bundle/x.txt").stat().st_uid)
+status = os.fstat(os.open(here / "kept.csv", os.O_RDONLY))
+writer.undo_output(first, status, here / "kept.csv")
+print((here / "kept.csv").read_text())
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "here"], capture_output=True, text=True, timeout=60,
+                          check=False)
+    refused = "not one of the files that were named at the start"
+    lines = done.stdout.splitlines()
+    assert [lines[0], *lines[2:]] == ["made True x", "|".join([refused] * 7), f"folder {PERSON}", "released 0 0",
+                                      "of somebody"], done.stderr
+    assert lines[1] == f"named {refused}", "a name is what was typed, not what it leads to"
+
+
+@as_root
 def test_behind_sudo_nothing_is_written_where_that_user_may_not(tmp_path: Path, capture: Path) -> None:
     done = subprocess.run([*FLOWTOP, "-b", "-r", capture, "-e", f"file:{tmp_path}/x.ipfix"], capture_output=True,
                           text=True, timeout=60, check=False, env={**os.environ, **SUDO})
@@ -199,3 +245,58 @@ def test_strict_does_not_run_where_a_part_is_missing(capture: Path) -> None:
     assert json.loads(done.stdout)["confinement"]["missing"] == ["no seccomp: Operation not permitted"]
     done = subprocess.run([*words, "--confine", "strict"], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (69, "") and "no seccomp" in done.stderr
+
+
+@as_root
+def test_an_old_kernel_leaves_the_one_capability_that_draining_needs() -> None:
+    """As capability(7) numbers them: BPF is 39. It is another user that has it, and no program inherits it."""
+    script = ("from flowtop.confine.account import Account, give_up_privileges; give_up_privileges("
+              f"Account({PERSON}, {PERSON}), 1 << 39); print(open('/proc/self/status').read())")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    status = dict(line.split(":\t", 1) for line in done.stdout.splitlines() if line)
+    assert {status[name] for name in ("CapEff", "CapPrm", "CapBnd")} == {"0000008000000000"}
+    assert status["Uid"].split() == [str(PERSON)] * 4
+
+
+def test_which_kernels_leave_a_capability(tmp_path: Path) -> None:
+    from flowtop.cli.confining import kept_capability
+
+    setting = tmp_path / "unprivileged_bpf_disabled"
+    for disabled, release, kept in (("2", (5, 19), 0), ("2", (5, 10), 1 << 39), ("1", (5, 7), 1 << 21),
+                                    ("0", (5, 10), 0)):
+        setting.write_text(f"{disabled}\n")
+        assert kept_capability(release, 39, 21, setting) == kept
+
+
+@pytest.mark.parametrize(("user", "said"), [("root", "that is root"), ("0", "that is root"),
+                                            ("no-such-account", "there is no such account")])
+def test_an_account_that_is_none_or_has_rights_is_refused(user: str, said: str) -> None:
+    from flowtop.confine.account import choose_account
+    from flowtop.errors import FlowtopError
+
+    with pytest.raises(FlowtopError, match=said):
+        choose_account(user, {}, 0)
+    with pytest.raises(FlowtopError, match="needs root"):
+        choose_account(user, {}, PERSON)
+
+
+@as_root
+def test_the_account_that_is_named_is_used(capture: Path) -> None:
+    entry = pwd.getpwnam("daemon")
+    done = subprocess.run([*FLOWTOP, "-b", "-o", "json", "-r", capture, "--user", "daemon"], capture_output=True,
+                          text=True, timeout=60, check=False)
+    assert json.loads(done.stdout)["confinement"]["uid"] == entry.pw_uid, done.stderr
+
+
+@as_root
+def test_what_shows_a_file_of_exports_is_confined(tmp_path: Path) -> None:
+    """It waits for more of its input, so that one can look."""
+    os.mkfifo(tmp_path / "x")
+    with running([sys.executable, "-m", "flowtop.cli.dump", tmp_path / "x"], stdout=subprocess.PIPE,
+                 stderr=subprocess.PIPE) as process:
+        with (tmp_path / "x").open("wb", buffering=0) as pipe:
+            pipe.write(b"\0\x0a\0")
+            until(lambda: status_of(process.pid)[0]["Seccomp"].strip() == "2", lambda: "seccomp")
+            assert_confined(process.pid, 65_534)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 65, errors
