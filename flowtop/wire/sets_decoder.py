@@ -446,7 +446,9 @@ class SetsDecoder:
         template = self._store.record(
             "ipfix options" if scope_count else "ipfix", octets[start:offset],
             lambda: Template(template_id, tuple(_specifiers(octets, first, count)), scope_count))
-        return with_descriptions(template, self._elements), offset, reason or empty(template)
+        if "_elements" in self.__dict__ or self._store.described(self._session).elements:
+            template = with_descriptions(template, self._elements)
+        return template, offset, reason or empty(template)
 
     def _bound_fields(self, template_id: int, count: int, start: int) -> None:
         """Raises IpfixDecodeError: too many fields."""

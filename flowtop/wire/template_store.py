@@ -164,10 +164,14 @@ class TemplateStore:
         """
         mine = self._sessions.get(session) or _Session()
         known = mine.domains.get(domain) or DomainTemplates({}, {})
-        fields = mine.fields + sum(
-            (0 if template is None else len(template.fields)) - (0 if old is None else len(old.fields))
-            for id_, template in changes.items() for old in (known.get(id_),))
-        added = sum(len(template.fields) for template in changes.values() if template is not None)
+        added, fields = 0, mine.fields
+        for id_, template in changes.items():
+            old = known.get(id_)
+            if old is not None:
+                fields -= len(old.fields)
+            if template is not None:
+                added += len(template.fields)
+        fields += added
         if added > self._max_fields or (self._max_templates is None and fields > self._max_fields):
             raise IpfixDecodeError(f"templates of more than {self._max_fields} fields in one session", 0, "bound")
         self._sessions[session] = mine

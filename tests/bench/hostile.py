@@ -1,4 +1,4 @@
-"""What strangers cost: CPU time of each datagram that attacks an open port, and memory of all; and captures of many parts.
+"""What strangers cost: CPU time of each datagram that attacks an open port, and memory of all; captures of many parts.
 
 Each attack runs in a process of its own, into the Collecting Process, with a drain each second of the attack's own
 clock or whenever one is due. The sender's time is not counted.
@@ -77,6 +77,13 @@ def _sflow(agent: int, number: int, interface: int = 3, rate: int = 1_000) -> by
 
 
 # ---- attacks
+
+def plain(number: int) -> Iterator[Datagram]:
+    """No attack, to compare: a flow in each datagram."""
+    yield Datagram(_ipfix(_template(256, *_FLOW)))
+    for place in range(number):
+        yield Datagram(_ipfix(_set(256, _flow(place)), sequence=place))
+
 
 def templates(number: int) -> Iterator[Datagram]:
     """One-field Templates, each with an id of its own, and then their expiry."""
@@ -194,6 +201,7 @@ def sampled(number: int) -> Iterator[Datagram]:
 
 
 ATTACKS: dict[str, tuple[Callable[[int], Iterator[Datagram]], int]] = {
+    "plain": (plain, 40_000),
     "templates_2000": (templates, 2_000), "templates_16000": (templates, 16_000),
     "templates_200000": (templates, 200_000),
     "redefinitions": (redefinitions, 20_000), "redefined_data": (redefined_data, 20_000), "engines": (engines, 40_000),

@@ -304,9 +304,10 @@ class CollectingProcess:
 
     def _judge(self, verdict: Verdict, name: str) -> None:
         """Add the result of a sequence check to the counters."""
-        self._counts[name] += verdict.lost
-        self._counts["late_messages"] += verdict.late
-        self._counts["sequence_resets"] += verdict.reset
+        if verdict.lost or verdict.late or verdict.reset:
+            self._counts[name] += verdict.lost
+            self._counts["late_messages"] += verdict.late
+            self._counts["sequence_resets"] += verdict.reset
 
     def _times(self, message: Message, session: Session, now_ms: int) -> MessageTimes:
         """Export and boot time of a message, and the correction of its exporter's clock."""
@@ -325,8 +326,9 @@ class CollectingProcess:
             for held in self._held.take((key, message.domain, template.id), boot_ms):
                 self._take_late(known, message.domain, template, held.octets, held.times)
             if known.session.datagram:
-                self._release(self._templates.announced(known, message.version, message.domain, template.id, now_s),
-                              boot_ms, now_s)
+                place = self._templates.announced(known, message.version, message.domain, template.id, now_s)
+                if self._held.wait_at(place):
+                    self._release(place, boot_ms, now_s)
         self._bound_templates(known)
 
     def _bound_templates(self, known: KnownSession) -> None:

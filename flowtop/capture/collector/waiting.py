@@ -97,7 +97,12 @@ class HeldSets:
         Args:
             boot_ms: when the exporter booted. Data Sets from before are dropped: template ids are assigned anew then.
         """
-        return [held for _, held in self._remove_all(self._by_key.get(key, ()), boot_ms)]
+        numbers = self._by_key.get(key)
+        return [held for _, held in self._remove_all(numbers, boot_ms)] if numbers else []
+
+    def wait_at(self, place: Hashable) -> bool:
+        """Whether Data Sets wait for a Template of that place."""
+        return place in self._by_place
 
     def take_at(self, place: Hashable, boot_ms: int = NO_BOOT) -> list[tuple[_Key, HeldSet]]:
         """Remove and return the Data Sets of all sessions that wait for a Template of that place, in order."""
