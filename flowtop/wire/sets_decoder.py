@@ -396,6 +396,9 @@ class SetsDecoder:
     # ---- Templates
 
     def _template_set(self, set_id: int, start: int, end: int) -> None:
+        if self._store.closed and not self._strict:
+            self._count("bound")
+            return
         while end - start >= 4:
             template_id, count = struct.unpack_from(">HH", self._octets, start)
             if not template_id and not count:

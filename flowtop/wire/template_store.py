@@ -135,10 +135,14 @@ class TemplateStore:
 
     Attributes:
         evicted: session, Observation Domain and id of Templates that were removed so; the owner clears it.
+        changed: number of Templates that were new or different; the owner sets it to 0.
+        closed: messages that are not decoded strictly announce nothing: their Template Sets are skipped.
     """
 
     def __init__(self, max_fields: int = 32_768, max_templates: int | None = None) -> None:
         self.evicted: list[tuple[Hashable, int, int]] = []
+        self.changed = 0
+        self.closed = False
         self._max_fields = max_fields
         self._max_templates = max_templates
         self._sessions: dict[Hashable, _Session] = {}
@@ -175,6 +179,7 @@ class TemplateStore:
         if added > self._max_fields or (self._max_templates is None and fields > self._max_fields):
             raise IpfixDecodeError(f"templates of more than {self._max_fields} fields in one session", 0, "bound")
         self._sessions[session] = mine
+        self.changed += len(changes)
         before = mine.weight
         if known.lent:
             known = DomainTemplates(dict(known.data), dict(known.options))

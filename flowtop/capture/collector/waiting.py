@@ -11,8 +11,8 @@ from flowtop.wire.ipfix_template import OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 
 MAX_OCTETS = 8_000_000
 MAX_SETS = 20_000
-OF_SOURCE = 4
-"""One source may have the fourth part of these."""
+OF_SOURCE = 2
+"""One source may have the half of these."""
 MAX_AGE_S = 1_800.0
 """Lifetime of a Template over UDP; an exporter that has not announced it by then will not."""
 
