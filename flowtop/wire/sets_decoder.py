@@ -396,6 +396,9 @@ class SetsDecoder:
     # ---- Templates
 
     def _template_set(self, set_id: int, start: int, end: int) -> None:
+        if self._store.closed and not self._strict:
+            self._count("bound")
+            return
         while end - start >= 4:
             template_id, count = struct.unpack_from(">HH", self._octets, start)
             if not template_id and not count:
@@ -446,7 +449,9 @@ class SetsDecoder:
         template = self._store.record(
             "ipfix options" if scope_count else "ipfix", octets[start:offset],
             lambda: Template(template_id, tuple(_specifiers(octets, first, count)), scope_count))
-        return with_descriptions(template, self._elements), offset, reason or empty(template)
+        if "_elements" in self.__dict__ or self._store.described(self._session).elements:
+            template = with_descriptions(template, self._elements)
+        return template, offset, reason or empty(template)
 
     def _bound_fields(self, template_id: int, count: int, start: int) -> None:
         """Raises IpfixDecodeError: too many fields."""

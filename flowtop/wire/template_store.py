@@ -135,10 +135,14 @@ class TemplateStore:
 
     Attributes:
         evicted: session, Observation Domain and id of Templates that were removed so; the owner clears it.
+        changed: number of Templates that were new or different; the owner sets it to 0.
+        closed: messages that are not decoded strictly announce nothing: their Template Sets are skipped.
     """
 
     def __init__(self, max_fields: int = 32_768, max_templates: int | None = None) -> None:
         self.evicted: list[tuple[Hashable, int, int]] = []
+        self.changed = 0
+        self.closed = False
         self._max_fields = max_fields
         self._max_templates = max_templates
         self._sessions: dict[Hashable, _Session] = {}
@@ -164,13 +168,18 @@ class TemplateStore:
         """
         mine = self._sessions.get(session) or _Session()
         known = mine.domains.get(domain) or DomainTemplates({}, {})
-        fields = mine.fields + sum(
-            (0 if template is None else len(template.fields)) - (0 if old is None else len(old.fields))
-            for id_, template in changes.items() for old in (known.get(id_),))
-        added = sum(len(template.fields) for template in changes.values() if template is not None)
+        added, fields = 0, mine.fields
+        for id_, template in changes.items():
+            old = known.get(id_)
+            if old is not None:
+                fields -= len(old.fields)
+            if template is not None:
+                added += len(template.fields)
+        fields += added
         if added > self._max_fields or (self._max_templates is None and fields > self._max_fields):
             raise IpfixDecodeError(f"templates of more than {self._max_fields} fields in one session", 0, "bound")
         self._sessions[session] = mine
+        self.changed += len(changes)
         before = mine.weight
         if known.lent:
             known = DomainTemplates(dict(known.data), dict(known.options))

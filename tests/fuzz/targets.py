@@ -21,15 +21,16 @@ import numpy as np
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.capture.collector.url import parse_listen_url
-from flowtop.capture.ebpf import conntrack, netlink
+from flowtop.capture.ebpf import compiling, conntrack, netlink
 from flowtop.capture.ebpf.expressions import is_kernel_filter
-from flowtop.capture.ebpf.helper import _expression, _number, _ports, _text
 from flowtop.capture.files.capture import FileConfig
 from flowtop.capture.files.messages import Payload, read_payloads
 from flowtop.capture.files.octets import DamagedError, OctetStream
 from flowtop.cli.settings import read_settings
+from flowtop.confine.checks import number, text
+from flowtop.confine.helper import _serve
 from flowtop.confine.messages import LONGEST, ProtocolError, receive
-from flowtop.confine.writer import Permitted, _Server
+from flowtop.confine.writer import Permitted, _Opening
 from flowtop.errors import FlowtopError
 from flowtop.export.spool import Spool
 from flowtop.export.url import parse_export_url
@@ -73,8 +74,8 @@ def _bits(number: int) -> int:
 
 def _one_line(error: FlowtopError, *, marked: bool = False) -> str:
     """Where it was raised. A message is one line, without control characters; or, marked, three."""
-    for text in (*error.message.split("\n" if marked else "\0", 2), error.hint):
-        assert not any(unicodedata.category(character) == "Cc" for character in text), repr(text)
+    for said in (*error.message.split("\n" if marked else "\0", 2), error.hint):
+        assert not any(unicodedata.category(character) == "Cc" for character in said), repr(said)
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -352,15 +353,15 @@ def _helper() -> Target:
                 return "no message"
             assert answered is not None
             message = answered[0]
-            for check in (lambda: _expression(message), lambda: _number(message, "entries"), lambda: _ports(message),
-                          lambda: _text(message, "name")):
+            for check in (lambda: compiling._expression(message), lambda: number(message, "entries"),
+                          lambda: compiling._ports(message), lambda: text(message, "name")):
                 try:
                     found.append(type(check()).__name__)
                 except ProtocolError:
                     found.append("")
             ours.send(octets[:LONGEST] or b" ")
             ours.shutdown(socket.SHUT_WR)
-            _Server(theirs, permitted).run()
+            _serve(theirs, _Opening(permitted))
             with suppress(OSError):
                 theirs.shutdown(socket.SHUT_WR)
             answer, descriptors, _, _ = socket.recv_fds(ours, LONGEST, 8)

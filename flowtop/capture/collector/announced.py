@@ -56,8 +56,8 @@ class AnnouncedValues:
     def __len__(self) -> int:
         return len(self.shares)
 
-    def announce(self, session: Session, domain: int, value: int) -> None:
-        """Store a value."""
+    def announce(self, session: Session, domain: int, value: int) -> bool:
+        """Store a value; returns whether it is news."""
         exporter = self._exporters.get(session.group) or _Exporter()
         mine = exporter.sessions.get(session.key, {})
         before = mine.get(domain)
@@ -65,7 +65,7 @@ class AnnouncedValues:
         if before is not None:
             self.shares.use(place)
         if before == value:
-            return
+            return False
         self._exporters[session.group] = exporter
         exporter.sessions[session.key] = mine
         of_domain = exporter.domains.setdefault(domain, {})
@@ -76,6 +76,7 @@ class AnnouncedValues:
         gone = self.shares.add(place, session.exporter) if before is None else None
         if gone is not None:
             self._remove(*gone)
+        return True
 
     def own(self, session: Session, domain: int) -> int | None:
         """The value announced for a domain in its own session, or None."""

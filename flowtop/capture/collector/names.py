@@ -223,13 +223,14 @@ class Names:
                       lambda places: self._places(self._codes["vrf"], exporter, domain, places), self._user_codes,
                       lambda pid, octets: self._owners.code(exporter, pid, octets))
 
-    def learn(self, places: Mapping[Table, tuple[str, int]], values: Mapping[str, Any]) -> None:
-        """Store the names in one record of Options Data.
+    def learn(self, places: Mapping[Table, tuple[str, int]], values: Mapping[str, Any]) -> bool:
+        """Store the names in one record of Options Data; returns whether any is news.
 
         Args:
             places: exporter and Observation Domain that the record is about, by table.
             values: by element name: integers as int, strings as octets.
         """
+        news = False
         for table, elements in TABLES.items():
             name = next((text for element in elements.names if isinstance(octets := values.get(element), bytes)
                          and (text := plain_name(octets))), "")
@@ -237,8 +238,10 @@ class Names:
             key = next((value for element in elements.keys if isinstance(value := values.get(element), kind)), None)
             if not name or key is None or not self.tables.store(table, *places[table], key, name):
                 continue
+            news = True
             if table in self._codes:
                 self._codes[table].rename(places[table][0], key)
+        return news
 
     @property
     def evicted(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from flowtop.capture.collector.announced import AnnouncedValues
 from flowtop.capture.collector.intervals import QUANTITIES, intervals_of
 from flowtop.capture.collector.names import NAME_ELEMENTS, TABLES, Names
-from flowtop.capture.collector.sampling import SamplerDirectory
+from flowtop.capture.collector.sampling import Announcement, SamplerDirectory
 from flowtop.capture.collector.sessions import CLOCK_DRIFT_MS, Session
 from flowtop.model.kinds import IpVersion
 from flowtop.wire.data_set import DataSet
@@ -38,6 +38,7 @@ class Announcements:
         initiators: biflowDirection of records that do not have it, by Observation Domain.
         names: of interfaces, applications, VRFs and samplers.
         changes: changes of sampling since the last `begin`.
+        news: records that had something new; the owner sets it to 0.
     """
 
     def __init__(self, counts: Counter[str]) -> None:
@@ -46,6 +47,7 @@ class Announcements:
         self.initiators = AnnouncedValues()
         self.names = Names()
         self.changes = self._change_cost = 0
+        self.news = 0
         self._counts = counts
 
     def begin(self) -> None:
@@ -78,11 +80,11 @@ class Announcements:
             for announced, name in ((self.initiators, "biflowDirection"), (self.boots, "systemInitTimeMilliseconds")):
                 value = values.get(name)
                 if isinstance(value, int):
-                    announced.announce(session, about, value & 0x7FFF_FFFF_FFFF)
+                    self.news += announced.announce(session, about, value & 0x7FFF_FFFF_FFFF)
             if named:
                 place = session.exporter, about
                 places = dict.fromkeys(TABLES, place) | {"interface": _original(values, *place)}
-                self.names.learn(places, values)
+                self.news += self.names.learn(places, values)
 
     def _announce(self, session: Session, domain: int, values: dict[str, Any], interval: float | None,
                   before_change: Callable[[], None]) -> None:
@@ -93,7 +95,8 @@ class Announcements:
             if self.changes <= _MAX_CHANGES and self._change_cost <= _MAX_CHANGE_COST:
                 before_change()
 
-        self.samplers.announce(session, domain, values, interval, before)
+        self.news += self.samplers.announce(session, domain, values, interval, before) in (
+            Announcement.NEW, Announcement.CHANGED)
 
     @property
     def evicted(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from flowtop.wire.flow_records import Collected
 MAX_POINTS = 16_384
 """Limit of interfaces with a number of their own, since a hostile sender can name many. The least recently used lose
 it; if they come again, they get another one."""
+MAX_NEW = 4_096
+"""Limit of interfaces of one exporter that get a number between two drains: each costs as much as several records."""
 OTHERS = 1
 """The number that has the totals of interfaces without one."""
 _LAST_NUMBER = OPPOSITE - 1
@@ -39,23 +42,27 @@ class ObservationPoints:
 
     Args:
         names: tables of names that exporters have announced.
+        most_new: limit of interfaces of one exporter that get a number between two drains; the others get one later.
 
     Attributes:
         names: the same.
-        named_elsewhere: number of interfaces with a name that was announced in another Observation Domain.
         shares: which interfaces have a number.
     """
 
-    def __init__(self, names: NameTables) -> None:
+    def __init__(self, names: NameTables, most_new: int = MAX_POINTS) -> None:
+        self._most_new = most_new
         self.names = names
-        self.named_elsewhere = 0
         self.shares: Shares[_Point] = Shares(MAX_POINTS)
         self._numbers: dict[_Point, int] = {}
         self._next = OTHERS + 1
         self._by_name: dict[tuple[str, int, str], int] = {}
         self._names_of: dict[_Point, tuple[str, int, str]] = {}
         self._next_named = _NAMED
-        self._gone: dict[int, _Point] = {}
+        self._gone: dict[int, str] = {}
+        self._text_of: dict[int, str] = {}
+        self._unnamed: dict[int, _Point] = {}
+        self._elsewhere: set[int] = set()
+        self._new: Counter[str] = Counter()
         self._rows: dict[int, int] = {OTHERS: 0}
         self._free: list[int] = []
         self._texts: dict[int, str] | None = None
@@ -70,7 +77,12 @@ class ObservationPoints:
         if number is not None:
             self.shares.use(key)
             return number
+        if self._new[exporter] >= self._most_new:
+            self.shares.evicted += 1
+            return OTHERS
+        self._new[exporter] += 1
         number = self._numbers[key] = self._new_number()
+        self._unnamed[number] = key
         self._texts = self._own = None
         gone = self.shares.add(key, exporter)
         if gone is not None:
@@ -95,7 +107,11 @@ class ObservationPoints:
         self._sums[0] += self._sums[row]
         self._sums[row] = 0
         self._free.append(row)
-        self._gone[number] = point
+        exporter, domain, interface = point
+        self._unnamed.pop(number, None)
+        self._elsewhere.discard(number)
+        self._gone[number] = self._text_of.pop(number, "") or observation_point_name(
+            Exporter(exporter, domain, f"if{interface}"))
         if len(self._gone) > MAX_POINTS:
             del self._gone[next(iter(self._gone))]
         self._by_name.pop(self._names_of.pop(point, ("", 0, "")), None)
@@ -131,15 +147,23 @@ class ObservationPoints:
             self.names.store("interface", exporter, domain, interface, name)
         return self.number(exporter, domain, interface)
 
+    @property
+    def named_elsewhere(self) -> int:
+        """Number of interfaces with a name that was announced in another Observation Domain."""
+        return len(self._elsewhere)
+
     def interfaces(self) -> Mapping[int, str]:
         """Names by synthetic ifindex."""
-        if self._texts is None or self._texts_of != self.names.changes["interface"]:
-            self.named_elsewhere, self._texts_of = 0, self.names.changes["interface"]
-            self._texts = {number: observation_point_name(Exporter(exporter, domain, f"if{interface}"))
-                           for number, (exporter, domain, interface) in self._gone.items()}
-            self._texts.update(
-                (number, observation_point_name(Exporter(exporter, domain, self._text(exporter, domain, interface))))
-                for (exporter, domain, interface), number in self._numbers.items())
+        if self._texts_of != self.names.changes["interface"]:
+            self._texts_of = self.names.changes["interface"]
+            self._unnamed = {number: point for point, number in self._numbers.items()}
+            self._elsewhere.clear()
+            self._texts = None
+        if self._texts is None:
+            for number, point in self._unnamed.items():
+                self._name(number, *point)
+            self._unnamed.clear()
+            self._texts = {**self._gone, **self._text_of}
             if self.shares.evicted:
                 self._texts[OTHERS] = "others"
         return self._texts
@@ -152,16 +176,19 @@ class ObservationPoints:
                          for (_, _, interface), number in self._numbers.items()}
         return self._own
 
-    def _text(self, exporter: str, domain: int, interface: int) -> str:
+    def _name(self, number: int, exporter: str, domain: int, interface: int) -> None:
         name, other_domain = self.names.find("interface", exporter, domain, interface)
-        self.named_elsewhere += other_domain
-        return name or (f"if{interface}" if interface else "")
+        if other_domain:
+            self._elsewhere.add(number)
+        self._text_of[number] = observation_point_name(
+            Exporter(exporter, domain, name or (f"if{interface}" if interface else "")))
 
     def book(self, rows: Collected) -> None:
         """Add traffic to the totals; of tunnels that packets were taken out of, only what is around the packets.
 
         Rows of interfaces whose number and name are gone already become those of OTHERS.
         """
+        self._new.clear()
         if not len(rows):
             return
         different, inverse = np.unique(rows["ifindex"], return_inverse=True)

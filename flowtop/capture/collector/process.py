@@ -1,7 +1,8 @@
 """The Collecting Process without sockets: takes messages, returns FlowBatch arrays, counts what it refuses.
 
-Input is not trusted. There are limits for sessions, Templates in total, Observation Domains per session, Observation
-Points, samplers, names, Data Sets that wait for a Template, and records between two drains (`full`).
+Input is not trusted. There are limits for whatever is kept of exporters, in all and of one (sessions.py, shares.py);
+for what is new and costs more than a record (budgets.py); for how much traffic is believed (credit.py); and for records
+between two drains (`full`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from collections.abc import Hashable, Mapping
 
 import numpy as np
 
+from flowtop.capture.collector.budgets import Budgets
 from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.options import Announcements
-from flowtop.capture.collector.points import ObservationPoints
+from flowtop.capture.collector.points import MAX_NEW, MAX_POINTS, ObservationPoints
 from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows, joinable
 from flowtop.capture.collector.sampling import NO_HEADER, Header
 from flowtop.capture.collector.sequences import Sequences, Verdict
-from flowtop.capture.collector.sessions import NO_BOOT, KnownSession, Session, Sessions
+from flowtop.capture.collector.sessions import MAX_AGENTS, NO_BOOT, KnownSession, Session, Sessions
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
@@ -73,7 +75,7 @@ class CollectingProcess:
         self._counts: Counter[str] = Counter()
         self._announced = Announcements(self._counts)
         self.names = self._announced.names
-        self.points = ObservationPoints(self.names.tables)
+        self.points = ObservationPoints(self.names.tables, MAX_NEW if correct_clocks else MAX_POINTS)
         self._records = FlowRows(self._announced, self.points, self._counts, tunnel_ports)
         self.foreign = False
         self._correct_clocks = correct_clocks
@@ -93,6 +95,8 @@ class CollectingProcess:
         self._skipped: Counter[str] = Counter()
         self._swept_s: float | None = None
         self._due: list[Hashable] = []
+        self._budgets = Budgets()
+        self._now_s: float | None = None
         self._interfaces = InterfaceBook()
 
     @property
@@ -120,7 +124,16 @@ class CollectingProcess:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
         if self._correct_clocks:  # not a file
-            self._records.credit.now_s = now_s
+            self._records.credit.now_s = self._now_s = now_s
+            spent = session.datagram and self._budgets.is_spent(
+                session.exporter, self._sessions.is_stranger(session.exporter), now_s)
+            new = self._sessions.get(session.key) is None
+            if spent and (new or _announces(octets)):
+                self.refuse("bound")
+                return False
+            self._store.closed = spent
+            if new:
+                self._spend(session, 1)
         known = self._sessions.touch(session, now_s)
         surplus = self._sessions.surplus(known)
         if surplus is not None:
@@ -145,6 +158,11 @@ class CollectingProcess:
             self._take_message(message, known, now_s)
         self._sweep(now_s)
         return True
+
+    def _spend(self, session: Session, number: int) -> None:
+        """Count so much that is new against what a sender may bring about."""
+        if number and self._now_s is not None and session.datagram:
+            self._budgets.spend(session.exporter, self._sessions.is_stranger(session.exporter), self._now_s, number)
 
     def _decode(self, octets: bytes, session: Session) -> Message:
         return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
@@ -177,6 +195,15 @@ class CollectingProcess:
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
+        named = octets[:sflow.agent_octets(octets)]
+        if named not in known.agent_names:
+            if self._store.closed:
+                self.refuse("bound")
+                return False
+            self._spend(known.session, 1)
+            if len(known.agent_names) >= MAX_AGENTS:
+                known.agent_names.clear()
+            known.agent_names.add(named)
         try:
             datagram = sflow.decode_sflow(octets)
         except IpfixDecodeError as refusal:
@@ -304,9 +331,10 @@ class CollectingProcess:
 
     def _judge(self, verdict: Verdict, name: str) -> None:
         """Add the result of a sequence check to the counters."""
-        self._counts[name] += verdict.lost
-        self._counts["late_messages"] += verdict.late
-        self._counts["sequence_resets"] += verdict.reset
+        if verdict.lost or verdict.late or verdict.reset:
+            self._counts[name] += verdict.lost
+            self._counts["late_messages"] += verdict.late
+            self._counts["sequence_resets"] += verdict.reset
 
     def _times(self, message: Message, session: Session, now_ms: int) -> MessageTimes:
         """Export and boot time of a message, and the correction of its exporter's clock."""
@@ -320,13 +348,16 @@ class CollectingProcess:
 
     def _learn(self, known: KnownSession, message: Message, boot_ms: int, now_s: float) -> None:
         """Decode the Data Sets that waited for new Templates."""
+        self._spend(known.session, self._store.changed)
+        self._store.changed = 0
         key = known.session.key
         for template in message.templates:
             for held in self._held.take((key, message.domain, template.id), boot_ms):
                 self._take_late(known, message.domain, template, held.octets, held.times)
             if known.session.datagram:
-                self._release(self._templates.announced(known, message.version, message.domain, template.id, now_s),
-                              boot_ms, now_s)
+                place = self._templates.announced(known, message.version, message.domain, template.id, now_s)
+                if self._held.wait_at(place):
+                    self._release(place, boot_ms, now_s)
         self._bound_templates(known)
 
     def _bound_templates(self, known: KnownSession) -> None:
@@ -441,7 +472,12 @@ class CollectingProcess:
         return True
 
     def _take_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
+        if self._store.closed:
+            self._counts["dropped_options"] += data_set.count
+            return
         self._announced.read(known.session, domain, data_set, lambda: self._settle(known))
+        self._spend(known.session, self._announced.news)
+        self._announced.news = 0
         self._store.use(known.session.key, domain, data_set.template.id)
         if not data_set.template.plain:
             self._bound_templates(known)
@@ -475,3 +511,10 @@ class CollectingProcess:
         for parts in together.values():
             parts.sort(key=lambda part: self._announced.samplers.number(part.session) > 0)
             self._extra.append(self._records.of(parts))
+
+
+def _announces(octets: bytes) -> bool:
+    """Whether a message begins with Templates."""
+    version = octets[:2]
+    at = ipfix.HEADER_OCTETS if version == b"\0\x0a" else netflow9.HEADER.size if version == b"\0\x09" else 0
+    return at > 0 and octets[at:at + 1] == b"\0"

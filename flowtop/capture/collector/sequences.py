@@ -19,7 +19,7 @@ _LARGEST_GAP = 1 << 24
 """A gap larger than this counts as a restart of the sequence, not as loss."""
 _LATEST = 1 << 16
 """How far behind a message may be to count as late; further behind, the exporter has restarted."""
-MAX_STREAMS = 1_024
+MAX_STREAMS = 4_096
 """Limit of sequences per exporter's address."""
 MAX_ALL_STREAMS = 8_192
 """Limit of sequences over all sessions; the least recently used are forgotten."""

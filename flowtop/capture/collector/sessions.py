@@ -11,7 +11,7 @@ MAX_OF_EXPORTER = 128
 """Limit of sessions of one exporter's address."""
 SETTLED_S = 60.0
 """A session in which messages came over so long a time is removed after all others: forged addresses come and go."""
-MAX_AGENTS = 256
+MAX_AGENTS = 4_096
 """Limit of sFlow sub-agents per session with state."""
 MAX_ALL_AGENTS = 8_192
 """Limit of sFlow sub-agents with state over all sessions."""
@@ -73,6 +73,7 @@ class KnownSession:
     """State of a session.
 
     Attributes:
+        agent_names: the octets that name the sFlow sub-agents.
         announced: over UDP, when each Template was announced last, in s: by Observation Domain, id and protocol
             version, the one announced the longest time ago first.
         first_s, heard_s: when the first and the last message arrived, s since 1970 UTC.
@@ -82,6 +83,7 @@ class KnownSession:
 
     session: Session
     agents: OrderedDict[tuple[str, int], SubAgent] = field(default_factory=OrderedDict)
+    agent_names: set[bytes] = field(default_factory=set)
     announced: OrderedDict[tuple[int, int, int], float] = field(default_factory=OrderedDict)
     first_s: float = 0.0
     heard_s: float = 0.0
@@ -107,6 +109,7 @@ class Sessions:
         self._new: OrderedDict[Hashable, None] = OrderedDict()
         self._settled: OrderedDict[Hashable, None] = OrderedDict()
         self._of_exporter: dict[str, OrderedDict[Hashable, None]] = {}
+        self._settled_of: Counter[str] = Counter()
         self._weights: Counter[str] = Counter()
         self._agents: OrderedDict[tuple[Hashable, tuple[str, int]], None] = OrderedDict()
 
@@ -131,6 +134,7 @@ class Sessions:
             elif now_s - known.first_s >= SETTLED_S:
                 del self._new[key]
                 self._settled[key] = None
+                self._settled_of[session.exporter] += 1
             else:
                 self._new.move_to_end(key)
         known.heard_s = now_s
@@ -170,6 +174,10 @@ class Sessions:
         self.weight += added
         self._weights[known.session.exporter] += added
 
+    def is_stranger(self, exporter: str) -> bool:
+        """Whether no session of this address is settled."""
+        return exporter not in self._settled_of
+
     def get(self, key: Hashable) -> KnownSession | None:
         """The state of the session of that key, or None."""
         return self._known.get(key)
@@ -180,8 +188,13 @@ class Sessions:
         if known is None:
             return
         self.weigh(known, 0)
-        self._new.pop(session.key, None)
-        self._settled.pop(session.key, None)
+        if session.key in self._settled:
+            del self._settled[session.key]
+            self._settled_of[known.session.exporter] -= 1
+            if not self._settled_of[known.session.exporter]:
+                del self._settled_of[known.session.exporter]
+        else:
+            del self._new[session.key]
         mine = self._of_exporter[known.session.exporter]
         del mine[session.key]
         if not mine:

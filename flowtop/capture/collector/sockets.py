@@ -35,7 +35,7 @@ _TURNS = 16
 """Limit of reads from one connection before others are served."""
 _TURN_S = 0.05
 """Limit of time for datagrams before others are served, such as a signal that ends the run."""
-_LAST_S = 0.3
+_LAST_S = 0.2
 """Limit of time for what the sockets have buffered at the end."""
 _NO_CONNECTION = (errno.EAGAIN, errno.EINTR)
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

@@ -11,8 +11,8 @@ from flowtop.wire.ipfix_template import OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 
 MAX_OCTETS = 8_000_000
 MAX_SETS = 20_000
-OF_SOURCE = 4
-"""One source may have the fourth part of these."""
+OF_SOURCE = 2
+"""One source may have the half of these."""
 MAX_AGE_S = 1_800.0
 """Lifetime of a Template over UDP; an exporter that has not announced it by then will not."""
 
@@ -97,7 +97,12 @@ class HeldSets:
         Args:
             boot_ms: when the exporter booted. Data Sets from before are dropped: template ids are assigned anew then.
         """
-        return [held for _, held in self._remove_all(self._by_key.get(key, ()), boot_ms)]
+        numbers = self._by_key.get(key)
+        return [held for _, held in self._remove_all(numbers, boot_ms)] if numbers else []
+
+    def wait_at(self, place: Hashable) -> bool:
+        """Whether Data Sets wait for a Template of that place."""
+        return place in self._by_place
 
     def take_at(self, place: Hashable, boot_ms: int = NO_BOOT) -> list[tuple[_Key, HeldSet]]:
         """Remove and return the Data Sets of all sessions that wait for a Template of that place, in order."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flowtop.capture.collector import process as process_module
+from flowtop.capture.collector.budgets import STRANGERS_BURST, Budgets
 from flowtop.capture.collector.capture import collected_batch
 from flowtop.capture.collector.credit import A_SECOND, ALL_BURST, BURST, MOST, Credit
 from flowtop.capture.collector.process import TEMPLATE_LIFE_S, CollectingProcess
@@ -25,6 +26,14 @@ from tests.unit.capture.collector.exports import FLOW, NOW_S, flow, ipfix, set_o
 VICTIM = Session(("udp", "198.51.100.1", 4000), "198.51.100.1", True)
 NAMED = template(300, ((10, 4), (82, 8)), scope=1) + set_of(300, struct.pack(">I8s", 3, b"uplink"))
 SAMPLED = template(301, ((302, 4), (34, 4)), scope=1) + set_of(301, struct.pack(">II", 1, 10))
+
+BUDGET = 100
+
+
+@pytest.fixture
+def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small budget."""
+    monkeypatch.setattr("flowtop.capture.collector.budgets.BURST", BUDGET)
 
 
 @pytest.fixture
@@ -91,7 +100,8 @@ def test_every_kind_of_loss_is_shown() -> None:
     """On the screen and in JSON: each counter of what is refused, dropped or forgotten."""
     losses = ("refused_connections", "refused_sources", "evicted_sessions", "evicted_templates", "evicted_state",
               "dropped_records", "dropped_sets", "implausible_records", "unknown_sampling")
-    statistics = CollectingStatistics(**{name: number for number, name in enumerate(losses, 1)})
+    counters: dict[str, Any] = {name: number for number, name in enumerate(losses, 1)}
+    statistics = CollectingStatistics(**counters)
     assert sorted(count for _, count in faults(statistics)) == list(range(1, len(losses) + 1))
     record = collecting_record(statistics)
     assert [record[name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:])]
@@ -199,3 +209,56 @@ def test_one_source_has_its_limit() -> None:
     kept.shares.remove("a2")
     kept.add("a4")
     assert kept.gone[-1] is None and len(kept.shares) == 3
+
+
+@pytest.mark.usefixtures("scarce")
+def test_what_is_new_has_a_budget_and_what_is_repeated_is_free() -> None:
+    process, session = CollectingProcess(), Session(1, "192.0.2.66", True)
+    for _ in range(2 * BUDGET):
+        process.receive(ipfix(template(256, FLOW), set_of(256, flow(1))), session, NOW_S)
+    assert process.statistics().records == 2 * BUDGET and not process.statistics().refused
+    for number in range(BUDGET + 10):
+        process.receive(ipfix(template(257, (*FLOW, (210, 1 + number % 2)))), session, NOW_S)
+    assert 0 < dict(process.statistics().refused)["bound"] < 20
+    refused = process.statistics().refused
+    process.receive(ipfix(set_of(256, flow(2)), template(258, FLOW)), session, NOW_S)  # its flows still count
+    assert process.statistics().records == 2 * BUDGET + 1 and dict(process.statistics().skipped) == {"bound": 1}
+    process.receive(ipfix(template(256, FLOW)), VICTIM, NOW_S)  # another address is not concerned
+    process.receive(ipfix(template(259, FLOW)), session, NOW_S + 1)
+    assert process.statistics().refused == refused
+    assert process._store.get(1, 7, 259) is not None and process._store.get(VICTIM.key, 7, 256) is not None
+
+
+@pytest.mark.usefixtures("scarce")
+def test_names_and_agents_beyond_the_budget_are_counted() -> None:
+    process = CollectingProcess()
+    options = template(300, ((10, 4), (82, 8)), scope=1)
+    process.receive(ipfix(options), VICTIM, NOW_S)
+    for number in range(BUDGET + 5):
+        process.receive(ipfix(set_of(300, struct.pack(">I8s", number, b"if"))), VICTIM, NOW_S)
+    assert process.statistics().dropped_options >= 5
+    proxy = Session(2, "192.0.2.9", True)
+    for number in range(BUDGET + 5):
+        process.receive(hostile._sflow(number, number), proxy, NOW_S)
+    assert process.statistics().counter_samples == 0 and dict(process.statistics().refused)["bound"] >= 5
+    before = process.statistics().records
+    process.receive(hostile._sflow(1, 9_999), proxy, NOW_S)  # a known agent goes on
+    assert process.statistics().records == before + 1
+
+
+def test_strangers_share_a_budget_and_known_exporters_do_not() -> None:
+    budgets = Budgets()
+    for number in range(STRANGERS_BURST):
+        assert not budgets.is_spent(f"10.0.{number}", stranger=True, now_s=0.0)
+        budgets.spend(f"10.0.{number}", stranger=True, now_s=0.0)
+    assert budgets.is_spent("10.9.9.9", stranger=True, now_s=0.0)
+    assert not budgets.is_spent("10.9.9.9", stranger=False, now_s=0.0)
+    assert not budgets.is_spent("10.9.9.9", stranger=True, now_s=1.0)
+
+
+@pytest.mark.usefixtures("scarce")
+def test_files_have_no_budget() -> None:
+    process = CollectingProcess(correct_clocks=False)
+    for number in range(2 * BUDGET):
+        process.receive(ipfix(template(256, (*FLOW, (210, 1 + number % 2)))), VICTIM, NOW_S)
+    assert not process.statistics().refused and not process.statistics().skipped

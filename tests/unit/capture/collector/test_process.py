@@ -260,7 +260,7 @@ def test_exporters_that_never_come_back_cost_each_other_no_time(monkeypatch: pyt
     process = CollectingProcess()
     for number in range(2_000):
         octets = ipfix(template(SET, FLOW), set_of(SET, flow(number)), set_of(999, bytes(8)), domain=number)
-        process.receive(octets, Session(number, "192.0.2.1", True), NOW_S)
+        process.receive(octets, Session(number, "192.0.2.1", True), NOW_S + number / 50)
     statistics = process.statistics()
     assert (statistics.exporters, statistics.evicted_sessions, statistics.waiting_sets) == (50, 1_950, 50)
     assert statistics.dropped_sets == 1_950 and len(process._sequences) == 50
