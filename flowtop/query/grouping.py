@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -209,6 +209,7 @@ class Groups:
         lookups: texts of codes: codes of equal texts may be one group.
         every: all flows are among them: with groups that have no flows, if there is one field and it has such, and
             with what flows had that have left, where that is known.
+        label_by: as labels.label.
 
     Attributes:
         source: one element per group. Columns that differ within a group and have no sum are 0.
@@ -216,7 +217,8 @@ class Groups:
     """
 
     def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
-                 lookups: Lookups, *, every: bool = False) -> None:
+                 lookups: Lookups, *, every: bool = False,
+                 label_by: Callable[[Sequence[Array], int], Labels] = label) -> None:
         flows: FlowColumns = Subset(source.columns, slots)
         self._twice = _counted_twice(flows, fields)
         members, again = slots, slots[self._twice]
@@ -243,7 +245,7 @@ class Groups:
         self._passed = fields[0].passed if every and len(fields) == 1 else None
         self._members = members
         self._keys = keys
-        labels = label(list(keys.values()), seed)
+        labels = label_by(list(keys.values()), seed)
         of = labels.of[:len(members)]  # behind them: keys without flows
         self._labels = replace(labels, of=of)
         self._inward = inward

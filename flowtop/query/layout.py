@@ -22,6 +22,11 @@ from flowtop.text.suggestions import nearest
 
 def arranged() -> tuple[Column, ...]:
     """The columns of flows and of biflows, each id once: those that users arrange."""
+    return _arranged(REGISTRY.revision)
+
+
+@lru_cache(maxsize=1)
+def _arranged(_: int) -> tuple[Column, ...]:
     return tuple(column for id_, one in COLUMNS.items() for column in (
         one, *(BIFLOW_COLUMNS[id_ + way] for way in WAYS if id_ + way in BIFLOW_COLUMNS)))
 
