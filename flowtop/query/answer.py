@@ -355,7 +355,8 @@ class Answerer:
         groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, lookups,
                         every=query.filter is None and query.scope is None, label_by=self._label)
         return _Rows(groups.source, groups.source.visible,
-                     lambda chosen: group_rows(groups.take(chosen), fields, lookups, totals), query.group,
+                     lambda chosen: group_rows(groups.take(chosen), fields, lookups, totals, groups.beside(chosen)),
+                     query.group,
                      since_start=groups.since_start)
 
     def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_], matching: npt.NDArray[np.bool_],
