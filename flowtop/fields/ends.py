@@ -458,7 +458,8 @@ FIELDS = (
     Field("service", "Protocol and lower port; for ICMP the type.", group=GroupField(
         "service", "SERVICE", 16, "Protocol and lower port; for ICMP the type.", _service_keys, parts=3,
         text=_service_text, term=_service_term, values=_service_values,
-        members=("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6"), named=_named_service, rank=0)),
+        members=("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6"), named=_named_service,
+        beside="process", rank=0)),
     _host_field(),
     Field("subnet", "Source network.", group=_subnet("subnet", "SOURCE NET", "source", "src", _DEFAULT_LENGTHS)),
     Field("destination_subnet", "Destination network.",

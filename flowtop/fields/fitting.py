@@ -147,6 +147,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     local = [name for name in names if "://" not in name]
     listening = len(local) < len(names)
     ordered = arrangement.ordered(COLUMNS.values() if columns is None else columns)
+    if not {COLUMNS.get("process"), BIFLOW_COLUMNS.get("process")} & set(ordered):  # of groups it is one among others
+        distinctions = replace(distinctions, reported=distinctions.reported - {"process"})
     there = needed | {keep}
     every = [column for column in ordered if column.id in there
              or (column.id not in arrangement.hidden and not _empty(column, distinctions, arrangement)

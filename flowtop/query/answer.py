@@ -18,6 +18,7 @@ from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow, Sides, Volume
 from flowtop.query.biflows import Biflows, Pairing
 from flowtop.query.grouping import Groups, counted_once
+from flowtop.query.labels import KnownLabels
 from flowtop.query.layout import row_fields, sorted_column
 from flowtop.query.measures import measured
 from flowtop.query.own_dns import own_dns
@@ -252,6 +253,7 @@ class Answerer:
         self._around: tuple[int, tuple[int, ...]] | None = None  # the anchor's biflow and its flows
         self._anchor_flow: int | None = None  # the flow that was the anchor before its biflow
         self._order: TextOrder | None = None
+        self._label = KnownLabels()
         self._ends = RemoteEnds()
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
@@ -351,9 +353,10 @@ class Answerer:
                          () if source.then_ns is None else COMPARED)
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields give other ids
         groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, lookups,
-                        every=query.filter is None and query.scope is None)
+                        every=query.filter is None and query.scope is None, label_by=self._label)
         return _Rows(groups.source, groups.source.visible,
-                     lambda chosen: group_rows(groups.take(chosen), fields, lookups, totals), query.group,
+                     lambda chosen: group_rows(groups.take(chosen), fields, lookups, totals, groups.beside(chosen)),
+                     query.group,
                      since_start=groups.since_start)
 
     def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_], matching: npt.NDArray[np.bool_],

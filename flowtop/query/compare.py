@@ -64,6 +64,8 @@ class _Both:
         if name not in FLOW_COLUMN_DTYPES:
             raise KeyError(name)
         now = self._now[name]
+        if not len(self._gone):
+            return now
         gone = np.zeros(len(self._gone), now.dtype) if name in _OF_NOW else self._then[name][self._gone]
         if name == "conversation":  # slots of then
             gone = np.full(len(self._gone), -1, now.dtype)

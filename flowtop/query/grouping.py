@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.fields.field import GroupField, key_name
+from flowtop.fields.field import Beside, GroupField, key_name
 from flowtop.fields.groups import group_keys
 from flowtop.fields.networks import PASSING, REMOTE_IS_SOURCE
-from flowtop.fields.registry import MEASURES
+from flowtop.fields.registry import GROUPS, MEASURES
 from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
     INTO,
@@ -197,6 +197,9 @@ def _counted_twice(flows: FlowColumns, fields: tuple[GroupField, ...]) -> Slots:
     return twice[differ]
 
 
+_LOOKED_AT = 8_192
+
+
 class Groups:
     """Groups of flows.
 
@@ -209,6 +212,7 @@ class Groups:
         lookups: texts of codes: codes of equal texts may be one group.
         every: all flows are among them: with groups that have no flows, if there is one field and it has such, and
             with what flows had that have left, where that is known.
+        label_by: as labels.label.
 
     Attributes:
         source: one element per group. Columns that differ within a group and have no sum are 0.
@@ -216,7 +220,8 @@ class Groups:
     """
 
     def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
-                 lookups: Lookups, *, every: bool = False) -> None:
+                 lookups: Lookups, *, every: bool = False,
+                 label_by: Callable[[Sequence[Array], int], Labels] = label) -> None:
         flows: FlowColumns = Subset(source.columns, slots)
         self._twice = _counted_twice(flows, fields)
         members, again = slots, slots[self._twice]
@@ -243,7 +248,7 @@ class Groups:
         self._passed = fields[0].passed if every and len(fields) == 1 else None
         self._members = members
         self._keys = keys
-        labels = label(list(keys.values()), seed)
+        labels = label_by(list(keys.values()), seed)
         of = labels.of[:len(members)]  # behind them: keys without flows
         self._labels = replace(labels, of=of)
         self._inward = inward
@@ -265,6 +270,31 @@ class Groups:
         parts = GroupValues(labels, self._counts[members], self._inward[members], both=True)
         flows = columns_at(self._table, self._members[members], ascending=not len(self._twice))
         return self._source(flows, parts, labels.ids, self._labels.one[chosen])
+
+    def beside(self, chosen: Slots) -> list[Beside] | None:
+        """What the selected groups have most of, of the field that stands beside theirs; None: there is no such field.
+        Of many flows, as many as are looked at quickly."""
+        other = GROUPS.get(self._fields[0].beside) if len(self._fields) == 1 else None
+        if other is None or not len(chosen):
+            return None
+        place = np.full(self._labels.count, -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        members = np.flatnonzero(place[self._labels.of] >= 0)
+        members = members[::max(1, len(members) // _LOOKED_AT)]
+        of = place[self._labels.of[members]]
+        flows = ColumnsAt(self._table.columns, self._members[members])
+        keys = group_keys(other, flows, self._lookups)
+        pairs = label([of, *keys], seed=0)
+        octets = np.zeros(pairs.count, np.uint64)
+        np.add.at(octets, pairs.of, flows["octet_total"])
+        groups = of[pairs.one]
+        order = np.lexsort((~octets, groups))
+        first = np.searchsorted(groups[order], np.arange(len(chosen)))
+        counts = np.bincount(groups, minlength=len(chosen)).tolist()
+        most = pairs.one[order[np.minimum(first, len(order) - 1)]] if len(order) else first
+        of_keys = [key[most].tolist() for key in keys] if len(order) else [[0] * len(chosen) for _ in keys]
+        return [Beside(tuple(parts) if count else (0,) * len(keys), max(count - 1, 0))
+                for parts, count in zip(zip(*of_keys, strict=True), counts, strict=True)]
 
     def _source(self, flows: FlowColumns, parts: GroupValues, ids: npt.NDArray[np.uint64],
                 one: Slots) -> FlowSource:

@@ -209,16 +209,16 @@ class ListController:
     def sortable(self) -> dict[str, Column]:
         """Columns to sort by, also those without room now: the sorted column gets some."""
         newest, choice = self._questions.newest, self._questions.choice
-        columns = columns_of(choice)
+        columns = {id_: column for id_, column in columns_of(choice).items() if column.sort}
         if newest is None:
-            return dict(columns)
+            return columns
         offered = offered_columns(replace(newest, query=choice))
         return {id_: column for id_, column in columns.items() if id_ in offered or id_ == self._questions.sort}
 
     def sort_by(self, column_id: str) -> None:
         """Sort by the column with this id, in its usual direction."""
         column = columns_of(self._questions.choice).get(column_id)
-        if column is not None:
+        if column is not None and column.sort:
             self._questions.order_by(column_id, descending=column.descending_first)
         self._view.changed()
 

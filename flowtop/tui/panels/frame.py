@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from textual.containers import VerticalScroll
 from textual.strip import Strip
@@ -72,6 +73,14 @@ def wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(width, 1), break_on_hyphens=False, drop_whitespace=True) or [""]
 
 
+@lru_cache(maxsize=16)
+def _height(texts: tuple[str, ...], width: int, height: int, room: int) -> int:
+    """`FullTexts.height`: asked for with each line that is painted."""
+    if max(map(len, texts), default=0) <= room:
+        return 0
+    return min(max(len(wrapped(text, width - 4)) for text in texts), max(1, height // 3))
+
+
 class FullTexts:
     """The whole text of a list's chosen line, below a list whose lines may be cut.
 
@@ -89,10 +98,7 @@ class FullTexts:
             width, height: of the terminal.
             room: cells that a text has in its line.
         """
-        longest = max(map(len, self._texts), default=0)
-        if longest <= room:
-            return 0
-        return min(max(len(wrapped(text, width - 4)) for text in self._texts), max(1, height // 3))
+        return _height(self._texts, width, height, room)
 
     @staticmethod
     def lines(text: str, width: int, height: int) -> list[Strip]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtop.fields.arrangement import Arrangement
+from flowtop.fields.arrangement import AUTOMATIC, Arrangement
 from flowtop.fields.columns import Column, Window, Wording, rate_column
 from flowtop.fields.fitting import Distinctions, fit
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, GROUP_COLUMNS
@@ -18,6 +18,7 @@ from flowtop.filters.filter import compile_filter
 from flowtop.model.rows import FlowRow
 from flowtop.query.layout import filtered_columns
 from flowtop.query.query import Page, Query
+from flowtop.query.views import VIEWS, shown_columns
 from flowtop.text.lookups import NO_LOOKUPS
 from tests.tui.fake_source import FakeSource, flow
 
@@ -238,6 +239,14 @@ def test_the_protocol_gives_way_to_names_of_processes_that_would_be_cut() -> Non
     chosen = widths(78, names=["eth0", "eth1"], distinctions=replace(seen, process=10))
     assert chosen["process"] >= len("fluent-bit") and "protocol" not in chosen
     assert {"interface", "rate", "bytes"} <= set(chosen) and chosen["source"] >= len("198.51.100.10:443")
+
+
+def test_beside_groups_a_process_has_room_after_what_the_view_is_for() -> None:
+    query = VIEWS[2].query
+    columns = shown_columns(VIEWS[2], query, "tick", AUTOMATIC)
+    seen = replace(PROCESSES, filled=None)
+    at_80, at_120 = (widths(width, columns=columns, distinctions=seen) for width in (78, 118))
+    assert "retransmits" in at_80 and "process" not in at_80 and "process" in at_120
 
 
 def test_short_addresses_keep_no_room_that_others_need() -> None:
