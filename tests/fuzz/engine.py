@@ -190,7 +190,7 @@ def _try(target: Target, until: float, seed: int, last: mmap.mmap, said: int) ->
 
 def _where(error: BaseException) -> str:
     """The place of flowtop's own that raised it, and what it says, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name != _too_long.__name__]
     own = [frame for frame in frames if "flowtop/" in frame.filename and "-packages" not in frame.filename] or frames
     text = " ".join(str(error).split())[:100]
     return f"{Path(own[-1].filename).name}:{own[-1].lineno} {text}"
