@@ -188,6 +188,8 @@ def test_what_is_opened_for_a_run_that_is_not_root_any_more_is_fixed_before(tmp_
     (tmp_path / "there").mkdir()
     (tmp_path / "here" / "way").symlink_to(tmp_path / "there")
     (tmp_path / "here" / "kept.csv").write_text("of somebody")
+    (tmp_path / "here" / "settings.json").write_text("{}")
+    (tmp_path / "here" / "link.csv").symlink_to("kept.csv")
     script = f"""
 import os, sys
 from pathlib import Path
@@ -206,7 +208,10 @@ first = attempt("new.csv")
 print("made", first.made, (here / "new.csv").read_text())
 print("named", attempt("../named.x", new=False))
 print(*[attempt(name, new=False) for name in (
-    "kept.csv", ".bashrc", ".hidden/x.csv", "way/x.csv", "../x.csv", "x.service", "../../x.csv")], sep="|")
+    "settings.json", "link.csv", ".bashrc", ".hidden/x.csv", "way/x.csv", "../x.csv", "x.service", "../../x.csv")],
+    sep="|")
+os.close(first.descriptor)
+print("again", attempt("new.csv", new=False).aside is not None)
 folder = writer.make_directory(here / "bundle")
 print("folder", os.fstat(folder).st_uid)
 os.close(os.open("x.txt", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
@@ -221,8 +226,8 @@ print((here / "kept.csv").read_text())
                           check=False)
     refused = "not one of the files that were named at the start"
     lines = done.stdout.splitlines()
-    assert [lines[0], *lines[2:]] == ["made True x", "|".join([refused] * 7), f"folder {PERSON}", "released 0 0",
-                                      "of somebody"], done.stderr
+    assert [lines[0], *lines[2:]] == ["made True x", "|".join([refused] * 8), "again True", f"folder {PERSON}",
+                                      "released 0 0", "of somebody"], done.stderr
     assert lines[1] == f"named {refused}", "a name is what was typed, not what it leads to"
 
 
