@@ -138,7 +138,8 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         steps: list[list[Any]] = [
-            ["read", "/etc/shadow"], ["read", str(capture)], ["write", outside], ["execute"], ["fork"], ["load"],
+            ["read", "/etc/shadow"], ["read", str(capture)], ["write", outside], ["execute"], ["exec"],
+            ["fork"], ["load"],
             ["tcp", server.getsockname()[1]], ["packets"], ["trace", os.getpid()], ["signal", os.getpid()],
             ["namespace"], ["helper", outside]]
         if mode == "file":
@@ -156,6 +157,7 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
     outcome = {step[0] + str(step[1:]): came for step, came in json.loads(report.read_text())}
     made = Path(outside).exists()
     Path(outside).unlink(missing_ok=True)
+    assert outcome.pop("exec[]") == ("EPERM" if confined else "ENOENT")
     if confined:
         assert set(outcome.values()) <= {"EPERM", "EACCES", "ENOENT"} and not made, outcome
         assert list(outcome.values()).count("ENOENT") == (mode == "sudo"), "there is a helper only where root writes"
