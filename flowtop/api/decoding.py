@@ -143,7 +143,7 @@ class Decoder:
             self._refused[refusal.fault] += 1
             raise DecodeError(str(refusal), refusal.offset, refusal.fault) from refusal
         finally:
-            while len(self._sessions) > 1 and (len(self._sessions) > MAX_SESSIONS or self._store.fields > MAX_FIELDS):
+            while len(self._sessions) > 1 and (len(self._sessions) > MAX_SESSIONS or self._store.weight > MAX_FIELDS):
                 self.end(next(iter(self._sessions)))
                 self._counts["forgotten"] += 1
         self._counts["messages"] += 1

@@ -14,7 +14,8 @@ from flowtop.cli.quantities import Count, Duration, Factor, Size
 if TYPE_CHECKING:
     from flowtop.cli.settings import Kind
 
-_COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
+_COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter",
+                      "allow_from"}
 """Options that cannot be set in the settings file."""
 ORDER = "flowtop.order"
 VIEWS = "flowtop.views"
@@ -48,7 +49,8 @@ def _kind(option: click.Option) -> Kind:
 
 
 class Command(click.Command):
-    """A command that records the order of its options: `--export-filter` applies to the `-e` before it."""
+    """A command that records the order of its options: `--export-filter` applies to the `-e` before it, `--allow-from`
+    to the `-l`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click.Command."""
@@ -80,6 +82,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
              "just a port, tcp://, tls://, dtls://, sctp://, sflow://. Listens on loopback unless an address is "
              "given; ?sampling=N for exporters that sample 1 in N packets and do not report it; repeatable. Needs no "
              "root."),
+    click.Option(
+        ["--allow-from"], multiple=True, metavar="NET", allow_from_autoenv=False,
+        help="Collect only from exporters in this network, such as 192.0.2.0/24, and count what others send; applies "
+             "to the -l before it; repeatable. In a URL: ?allow=NET,NET."),
     click.Option(
         ["--collect"], is_flag=True,
         help="With -r: of a capture, show the flows in its NetFlow, IPFIX and sFlow messages, not its packets."),
@@ -194,6 +200,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--state-directory"], type=click.Path(path_type=Path), metavar="DIR",
         help="Where exports are spooled. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop of the user, "
              "behind sudo of who ran it."),
+    click.Option(
+        ["--allow-special"], is_flag=True,
+        help="Let -e and -w write to devices, named pipes and other users' files, and follow links."),
     click.Option(
         ["--user"], metavar="NAME",
         help="As root: the account that a run becomes once rights are not needed any more. Default: who ran sudo, else "

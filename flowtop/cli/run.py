@@ -26,6 +26,7 @@ from flowtop.errors import (
 )
 from flowtop.export.exports import Exports, default_state_directory
 from flowtop.export.statistics import ExportStatistics
+from flowtop.files import allow_special
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.filters.kernel import Narrowing
 from flowtop.model.packets import WHOLE_PACKET
@@ -175,6 +176,8 @@ class Run:
         Raises FlowtopError: as Source.capture, Exports.add, Recorder.begin and `show`.
         """
         options, query = self._options, self.query
+        if options.allow_special:
+            allow_special()
         confining = self._confining() if confine else None
         confined = confine and options.confine != "off"
         with self._source.capture(self._split, confined=confined) as open_capture:

@@ -27,9 +27,9 @@ COLLECTOR_DEDUPE = "off"
 
 NO_DATABASES = ("off",)
 """Value of `--mmdb`: no database of networks, not even one that is in its usual place."""
-_CHECKED: dict[str, Any] = {"read": None, "listen": (), "collect": False, "replay": False, "speed": None, "write": None,
-                            "export": (), "export_filter": (), "count": None, "top": None, "offset": 0,
-                            "reverse": False, "output": "table"}
+_CHECKED: dict[str, Any] = {"read": None, "listen": (), "allow_from": (), "collect": False, "replay": False,
+                            "speed": None, "write": None, "export": (), "export_filter": (), "count": None,
+                            "top": None, "offset": 0, "reverse": False, "output": "table"}
 """With --check: options that it does not look at."""
 
 
@@ -46,6 +46,7 @@ class RunOptions:
         export_filter: for each URL of `export` the text of its filter; None: all flows.
         read: path of a capture file, "-" for standard input; None: no file.
         listen: URLs to collect at; empty: none.
+        allow_from: for each of these networks that exporters may send from, beside those in the URL; empty: all.
         collect: show the flows in the export messages of the capture `read`, not its packets.
         replay: `read` is read at a speed, not as fast as possible.
         speed: of the replay, a factor; None: no replay.
@@ -79,6 +80,7 @@ class RunOptions:
         nat: join both sides of connections with address translation.
         export_timeout: seconds to wait for collectors at the end.
         state_directory: of spools; None: the user's.
+        allow_special: see files.allow_special.
         user: account that a run of root's becomes; None: the usual one.
         confine: on, strict or off.
         no_confine: it was turned off; `confine` is off then.
@@ -94,6 +96,7 @@ class RunOptions:
     export_filter: tuple[str | None, ...]
     read: str | None
     listen: tuple[str, ...]
+    allow_from: tuple[tuple[str, ...], ...]
     collect: bool
     replay: bool
     speed: float | None
@@ -129,6 +132,7 @@ class RunOptions:
     nat: bool
     export_timeout: float
     state_directory: Path | None
+    allow_special: bool
     user: str | None
     confine: Literal["on", "strict", "off"]
     no_confine: bool
@@ -164,6 +168,7 @@ def run_options(context: click.Context) -> RunOptions:
     _settle_tunnels(values, given)
     _settle_source_defaults(values, unset)
     _settle_packets(values, given)
+    _settle_listeners(values, () if values["check"] else context.meta.get(ORDER, ()))
     _settle_exports(values, () if values["check"] else context.meta.get(ORDER, ()))
     _settle_output(values, given)
     _settle_list(values, given)
@@ -270,6 +275,27 @@ def _settle_exports(values: dict[str, Any], order: Iterable[str]) -> None:
                                    hint="write -e URL --export-filter EXPR; join two filters with and")
             filters[number - 1] = text
     values["export_filter"] = tuple(filters)
+
+
+def _settle_listeners(values: dict[str, Any], order: Iterable[str]) -> None:
+    """The networks that each address is for: those that follow it on the command line.
+
+    Args:
+        order: as for `_settle_exports`.
+    """
+    networks: list[tuple[str, ...]] = [()] * len(values["listen"])
+    left: Iterator[str] = iter(values["allow_from"])
+    number = 0
+    for name in order:
+        if name == "listen":
+            number += 1
+        elif name == "allow_from":
+            text = next(left)
+            if not number:
+                raise FlowtopError(f"--allow-from {text!r} follows no -l", exit_code=EXIT_USAGE,
+                                   hint="write -l URL --allow-from NET; in the settings file: ?allow=NET in the URL")
+            networks[number - 1] += (text,)
+    values["allow_from"] = tuple(networks)
 
 
 def _settle_output(values: dict[str, Any], given: set[str]) -> None:

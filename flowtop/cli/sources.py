@@ -70,9 +70,12 @@ def choose_source(options: RunOptions) -> Source:
     if options.read is not None:
         return FileSource(options)
     if options.listen:
-        from flowtop.capture.collector.url import parse_listen_url
+        from flowtop.capture.collector.url import parse_listen_url, parse_network
 
-        return CollectorSource(options, tuple(map(parse_listen_url, options.listen)))
+        urls = map(parse_listen_url, options.listen)
+        return CollectorSource(options, tuple(
+            replace(url, allow=(*url.allow, *map(parse_network, networks)))
+            for url, networks in zip(urls, options.allow_from, strict=True)))
     return LiveSource(options)
 
 

@@ -24,7 +24,7 @@ from flowtop.wire.data_set import DataSet
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, encode_messages, template_sets
 from flowtop.wire.ipfix_decoder import decode_message, split_messages
-from flowtop.wire.ipfix_template import Template
+from flowtop.wire.ipfix_template import IpfixDecodeError, Template
 from flowtop.wire.owners import Sets, collect_owners, owned_sets, without_owners
 from flowtop.wire.relayed import Bases, RelayedTemplates, fill_back
 from flowtop.wire.template_store import TemplateStore
@@ -145,6 +145,9 @@ class Spool:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
+                owner = os.fstat(self._lock).st_uid
+                if owner not in (os.geteuid(), directory.parent.stat().st_uid):  # it was given away with the one above
+                    raise PermissionError(errno.EPERM, f"it is user {owner}'s")
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._files = self._earlier_files()
             except OSError:
@@ -213,10 +216,11 @@ class Spool:
         path = self._path(self._files[0])
         try:
             return flow_records(_whole_messages(path.read_bytes()), self.owners)
-        except (OSError, ValueError) as error:  # ValueError: no messages, or not flowtop's.
-            with suppress(FileNotFoundError):
+        except Exception as error:  # what is in the file may be anything, and the export goes on
+            with suppress(OSError):
                 path.rename(path.with_suffix(".damaged"))
-            raise FlowtopError(f"cannot replay {path.name}: {error}",
+            reason = error if isinstance(error, OSError | IpfixDecodeError) else "its records are not flowtop's"
+            raise FlowtopError(f"cannot replay {path.name}: {reason}",
                                hint=f"it is kept as {path.with_suffix('.damaged')}") from error
 
     def forget(self, place: int = 0) -> None:

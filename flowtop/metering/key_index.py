@@ -59,6 +59,7 @@ class KeyIndex:
         self._cells = np.zeros(_LEAST, np.uint64)
         self._used = 0
         self._deleted = 0
+        self._crowded = False
 
     @property
     def nbytes(self) -> int:
@@ -140,12 +141,15 @@ class KeyIndex:
         at = entries >> _SHIFT
         step = self._step(at)
         last = np.uint64(len(self._cells) - 1)
+        probes, count = 0, len(entries)
         while len(entries):
+            probes += 1
             position = at & last
             free = self._cells[position] == _EMPTY
             self._cells[position[free]] = entries[free]
             going = self._cells[position] != entries
             entries, step, at = entries[going], step[going], at[going] + step[going]
+        self._note(probes, count)
 
     def find_or_insert(self, keys: Words, slots: Slots, stored: Words) -> Slots:
         """The slot of each key; a key without one gets its item of `slots`. Equal keys in one call get the same slot.
@@ -163,7 +167,9 @@ class KeyIndex:
         where = np.arange(len(keys))
         step = self._step(hashes)
         last = np.uint64(len(self._cells) - 1)
+        probes = 0
         while len(where):
+            probes += 1
             position = at & last
             free = self._cells[position] == _EMPTY
             self._cells[position[free]] = entries[free]
@@ -178,6 +184,7 @@ class KeyIndex:
             going = ~own
             going[hit[same]] = False
             where, entries, step, at = where[going], entries[going], step[going], at[going] + step[going]
+        self._note(probes, len(keys))
         return owners
 
     def replace(self, keys: Words, old: Slots, new: Slots) -> None:
@@ -205,10 +212,16 @@ class KeyIndex:
             going = ~here
             entries, low, step, at = entries[going], low[going], step[going], at[going] + step[going]
 
+    def _note(self, probes: int, keys: int) -> None:
+        """Note so many probes of so many keys. More than chance gives at a load of one half are of deleted cells with
+        the same hash, as of a flow that comes and goes with the same ports all day: the next insertion removes them."""
+        self._crowded |= self._deleted > 0 and probes > 12 + 2 * keys.bit_length()
+
     def _reserve(self, n: int) -> None:
         """Make room for n more keys at a load of one half; rebuilding removes deleted cells."""
-        if 2 * (self._used + n) <= len(self._cells):
+        if 2 * (self._used + n) <= len(self._cells) and not self._crowded:
             return
+        self._crowded = False
         live = self._cells[self._taken(self._cells)]
         size = _LEAST
         while 3 * (len(live) + n) > size:  # a third: so the next rebuild is as many insertions away as this one costs

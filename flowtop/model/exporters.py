@@ -60,12 +60,20 @@ class CollectingStatistics:
         sequence_resets: the exporter has restarted.
         refused: by kind (`version`, `length`, `set`, `template`, `value`, `bound`): messages that could not be read.
         unusable_records: records without traffic that are no events: no counters, all zeros.
+        implausible_records: records that an exporter has more traffic with than can be, or all together: in a second,
+            or since the start. Sums never exceed 64 bits.
         waiting_sets: Data Sets that wait for their Template now.
         dropped_sets: such sets dropped, because of age or lack of room.
+        dropped_records: Flow Records dropped, as too many different Templates were in use at a time.
         dropped_by_kernel: datagrams dropped because the socket's buffer was full.
         dropped_by_exporter: packets that sFlow agents report as dropped.
         refused_connections: connections over the limit, and TLS and DTLS handshakes that failed.
+        refused_sources: datagrams and connections from addresses that are not allowed (`--allow-from`).
         evicted_sessions: sessions of exporters removed because there were too many.
+        evicted_templates: Templates removed because their session, or all, had too many: the least recently used.
+        evicted_state: what was known of others and removed because there was too much, the least recently used first:
+            sFlow agents, sequences, samplers, boot times, names of any kind, codes of applications, VRFs, users and
+            processes, interfaces.
         corrected_clocks: messages of exporters whose clock is far off, with times moved to this host's clock.
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
@@ -76,8 +84,7 @@ class CollectingStatistics:
             source port.
         templates_of_other_port: Data Sets decoded with a Template that the exporter sent from another source port.
         names_of_other_domain: interfaces with a name that the exporter announced in another Observation Domain.
-        dropped_options: samplers and boot times in Options Data that were not kept, and records of Options Data that
-            were not read, because there were too many.
+        dropped_options: records of Options Data that were not read, because there were too many in a Data Set.
         events: by kind: records of events of a firewall or of NAT that report no traffic; denied flows are shown.
         transport_records: records whose octets are of the transport layer, as they have no IP octets.
         layer2_records: the same for layer 2: octets of frames.
@@ -95,7 +102,6 @@ class CollectingStatistics:
         incomplete_messages: in a capture: messages of which fragments or other octets were not captured, or before
             which a part of the stream is missing.
         wrong_checksums: messages that are not as their MD5 checksum (RFC 5655) says; their records are counted.
-        unnamed_values: applications, VRFs, users, and names in tables (also of interfaces) that were beyond the limit.
     """
 
     messages: int = 0
@@ -108,12 +114,17 @@ class CollectingStatistics:
     sequence_resets: int = 0
     refused: tuple[tuple[str, int], ...] = ()
     unusable_records: int = 0
+    implausible_records: int = 0
     waiting_sets: int = 0
     dropped_sets: int = 0
+    dropped_records: int = 0
     dropped_by_kernel: int = 0
     dropped_by_exporter: int = 0
     refused_connections: int = 0
+    refused_sources: int = 0
     evicted_sessions: int = 0
+    evicted_templates: int = 0
+    evicted_state: int = 0
     corrected_clocks: int = 0
     exporters: int = 0
     sampled_packets: int = 0
@@ -138,7 +149,6 @@ class CollectingStatistics:
     lying_lengths: int = 0
     incomplete_messages: int = 0
     wrong_checksums: int = 0
-    unnamed_values: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -203,12 +213,16 @@ def interface_of(name: str) -> str:
 _FAULTS: tuple[tuple[str, str], ...] = (
     ("lost_records", "records lost"), ("lost_messages", "messages lost"), ("lost_flows", "flows lost"),
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
+    ("dropped_records", "records over limit"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
-    ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
+    ("implausible_records", "records too large"),
+    ("refused_connections", "connections refused"), ("refused_sources", "from elsewhere refused"),
+    ("evicted_sessions", "exporters forgotten"),
+    ("evicted_templates", "templates forgotten"), ("evicted_state", "other state forgotten"),
     ("corrected_clocks", "clock off"), ("unknown_sampling", "unknown sampling"), ("dropped_options", "options dropped"),
     ("forgotten_totals", "totals forgotten"), ("unknown_samples", "unknown samples"), ("short_records", "records cut"),
     ("lying_lengths", "length lies"), ("incomplete_messages", "messages incomplete"),
-    ("wrong_checksums", "checksums wrong"), ("unnamed_values", "names over limit"),
+    ("wrong_checksums", "checksums wrong"),
 )
 _JOINED: tuple[tuple[str, str], ...] = (
     ("options_of_other_domain", "options of another domain"), ("options_of_other_port", "options of another port"),

@@ -5,8 +5,6 @@ Standard output carries data only; nothing else is ever written there.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -29,6 +27,7 @@ from flowtop.output.records import record, record_cells, record_names, rows_name
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.query.layout import columns_of, order_text, sorted_column
 from flowtop.query.query import Books, Page, Query
+from flowtop.text.csv_lines import CsvLines
 from flowtop.text.units import duration, rate
 
 NARRATION_EVERY_S = 60.0
@@ -296,13 +295,10 @@ class _Csv:
     """CSV (RFC 4180) with one header line; each row begins with the number and time of its round."""
 
     def text(self, number: int, page: Page) -> str:
-        out = io.StringIO()
-        writer = csv.DictWriter(out, ("round", "time", *record_names(page.query)), lineterminator="\n")
-        if number == 1:
-            writer.writeheader()
+        lines = CsvLines(("round", "time", *record_names(page.query)))
         stamp = {"round": number, "time": iso_time(page.unix_ms)}
-        writer.writerows(stamp | record_cells(row, page.query, page.lookups) for row in page.rows)
-        return out.getvalue()
+        return "".join([*([lines.header()] if number == 1 else []),
+                        *(lines.line(stamp | record_cells(row, page.query, page.lookups)) for row in page.rows)])
 
 
 class _Table:

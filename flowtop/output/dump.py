@@ -242,7 +242,7 @@ def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
             number += 1
             entry = Entry(number, payload)
             _decode(entry, store, held, ports)
-            if store.fields > _MAX_FIELDS:
+            if store.weight > _MAX_FIELDS:
                 store = TemplateStore()
                 ports = _Ports(store, held)
             yield entry

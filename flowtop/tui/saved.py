@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
 from flowtop.files import VIEW, recording_owner, replace_file, state_folder
+from flowtop.text.toml import parse_toml
 from flowtop.tui.palettes import THEMES
 
 _NOTE = "# flowtop writes this file when columns or colours are changed on its screen. Settings go into config.toml.\n"
@@ -130,7 +130,7 @@ def parse_view(text: str) -> SavedView:
     Raises:
         ValueError: not TOML.
     """
-    entries = tomllib.loads(text)
+    entries = parse_toml(text)
     theme, widths = entries.get("theme"), entries.get("widths")
     cells = widths.items() if isinstance(widths, dict) else ()
     return SavedView(theme if theme in THEMES else THEMES[0], Arrangement(

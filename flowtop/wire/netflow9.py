@@ -8,7 +8,7 @@ meaning.
 from __future__ import annotations
 
 import struct
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from flowtop.wire.ipfix import (
     HEADER_OCTETS,
@@ -128,14 +128,22 @@ class _FlowSetsDecoder(SetsDecoder):
             scope_count, count = scope_octets // 4, (scope_octets + option_octets) // 4
         elif not count:
             return Template(template_id, ()), offset, reason or f"template {template_id} has no fields"
-        fields = []
-        for number in range(count):
-            field_type, length = self._unpack(">HH", offset, end)
-            offset += 4
-            scope = number < scope_count
-            fields.append(FieldSpecifier(_SCOPES.get(field_type, _UNKNOWN_SCOPE) if scope else field_type, length))
-        template = Template(template_id, tuple(fields), scope_count)
+        self._bound_fields(template_id, count, start)
+        if end - offset < 4 * count:
+            self._unpack(f"{4 * count}x", offset, end)
+        octets, first = self._octets, offset
+        offset += 4 * count
+        template = self._store.record(
+            "netflow9 options" if scope_count else "netflow9", octets[start:offset],
+            lambda: Template(template_id, tuple(_specifiers(octets, first, count, scope_count)), scope_count))
         return template, offset, reason or empty(template)
+
+
+def _specifiers(octets: bytes, offset: int, count: int, scope_count: int) -> Iterator[FieldSpecifier]:
+    for number in range(count):
+        field_type, length = struct.unpack_from(">HH", octets, offset + 4 * number)
+        scope = number < scope_count
+        yield FieldSpecifier(_SCOPES.get(field_type, _UNKNOWN_SCOPE) if scope else field_type, length)
 
 
 def netflow9_template_sets(templates: Iterable[Template]) -> list[RecordSet]:

@@ -95,6 +95,8 @@ _EVERY = frozenset((*(number for numbers in (*_NUMBERS.values(), *_ADDRESSES.val
                     _MPLS_TOP_LABEL, *_VRFS.values(), _VRF_NAME, _APPLICATION_ID, *_APPLICATION_NAMES, *_USERS,
                     _SELECTOR_NAME, *MEASURED))
 
+_NAMED = frozenset((*_VRFS.values(), _VRF_NAME, _APPLICATION_ID, *_APPLICATION_NAMES, *_USERS))
+
 
 def collect_reported(template: Template, records: Records, naming: Naming) -> Reported | None:
     """The reported values of Flow Records of one Template, shape (n,); None if there are none.
@@ -236,6 +238,16 @@ def collect_origins(template: Template, records: Records) -> Origins | None:
             exporters = np.where(exporters != np.zeros((), "V16"), exporters, octets)
     domains = next(iter(_integers(records, columns, (_ORIGINAL_DOMAIN,))), None)
     return Origins(exporters, None if domains is None else domains.astype(np.uint32))
+
+
+def has_origins(template: Template) -> bool:
+    """Whether records name their original exporters."""
+    return bool(_origin_columns(template))
+
+
+def owns_names(template: Template) -> bool:
+    """Whether records have what only a Naming of their exporter gives codes to."""
+    return not _NAMED.isdisjoint(_numbered(template)) or _SECOND_VRF_NAME in template.names
 
 
 @lru_cache(maxsize=1024)

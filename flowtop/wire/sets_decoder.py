@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import ChainMap
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,7 +27,7 @@ from flowtop.wire.ipfix_template import (
     SkippedPart,
     Template,
 )
-from flowtop.wire.template_store import UNREADABLE, DomainTemplates, TemplateStore, layout_of
+from flowtop.wire.template_store import UNREADABLE, ChangedTemplates, DomainTemplates, TemplateStore, layout_of
 
 _MAX_REMARKS = 20
 _NOT_GONE = -1
@@ -93,7 +93,7 @@ class SetsDecoder:
 
     def __init__(self, octets: bytes, store: TemplateStore, session: Hashable, domain: int, *, datagram: bool,
                  strict: bool) -> None:
-        self.known = store.domain(session, domain)
+        self.known: DomainTemplates | ChangedTemplates = store.domain(session, domain)
         self.templates: list[Template] = []
         self.withdrawn: list[int] = []
         self.data_sets: list[DataSet] = []
@@ -106,7 +106,7 @@ class SetsDecoder:
         self.domain = domain
         self._datagram = datagram
         self._strict = strict
-        self._changed = False
+        self._changed: ChangedTemplates | None = None
         self._former = store.former(session)
         self._gone: dict[int, int | None] = {}
         self.stale: list[int] = []
@@ -364,7 +364,12 @@ class SetsDecoder:
         if data_set.template.scope_count:
             self._elements.maps[0].update(described_elements(data_set))
             self._properties.maps[0].update(defined_properties(data_set, self.domain))
-        parts, unknown = completed(data_set, self.known, self.domain, self._properties)
+        known = self.known
+        if isinstance(known, DomainTemplates):
+            known.lent = True
+        else:
+            known.lend()
+        parts, unknown = completed(data_set, known, self.domain, self._properties)
         if unknown:
             self._count("properties", unknown)
             self._remark(f"set {data_set.template.id}: common properties are not known, {unknown} of them")
@@ -391,6 +396,9 @@ class SetsDecoder:
     # ---- Templates
 
     def _template_set(self, set_id: int, start: int, end: int) -> None:
+        if self._store.closed and not self._strict:
+            self._count("bound")
+            return
         while end - start >= 4:
             template_id, count = struct.unpack_from(">HH", self._octets, start)
             if not template_id and not count:
@@ -406,7 +414,7 @@ class SetsDecoder:
             try:
                 template, following, reason = self._template(template_id, count, set_id, start, end)
             except IpfixDecodeError as fault:  # Where the next record begins is not known.
-                self.skip("template", fault)
+                self.skip("bound" if fault.fault == "bound" else "template", fault)
                 self._unlearn(template_id)
                 return
             if reason:
@@ -431,17 +439,25 @@ class SetsDecoder:
                 reason = reason or f"{scope_count} of {count} fields of template {template_id} are scope"
                 if self._strict:
                     raise _bad(reason, start)
-        fields = []
+        self._bound_fields(template_id, count, start)
+        first, octets = offset, self._octets
         for _ in range(count):
-            number, length = self._unpack(">HH", offset, end)
-            offset += 4
-            enterprise = 0
-            if number & 0x8000:
-                enterprise = self._unpack(">I", offset, end)[0]
-                offset += 4
-            fields.append(FieldSpecifier(number & 0x7FFF, length, enterprise))
-        template = with_descriptions(Template(template_id, tuple(fields), scope_count), self._elements)
+            following = offset + (8 if offset < end and octets[offset] & 0x80 else 4)
+            if following > end:
+                raise _bad("a template record is cut off", offset if end - offset < 4 else offset + 4)
+            offset = following
+        template = self._store.record(
+            "ipfix options" if scope_count else "ipfix", octets[start:offset],
+            lambda: Template(template_id, tuple(_specifiers(octets, first, count)), scope_count))
+        if "_elements" in self.__dict__ or self._store.described(self._session).elements:
+            template = with_descriptions(template, self._elements)
         return template, offset, reason or empty(template)
+
+    def _bound_fields(self, template_id: int, count: int, start: int) -> None:
+        """Raises IpfixDecodeError: too many fields."""
+        if count > self._store.most_fields:
+            raise IpfixDecodeError(f"template {template_id} has {count} fields, more than {self._store.most_fields}",
+                                   start, "bound")
 
     def _reserved(self, template_id: int) -> str:
         return f"template id {template_id} is reserved" if template_id < FIRST_TEMPLATE_ID else ""
@@ -456,13 +472,11 @@ class SetsDecoder:
         self._check_former(template)
         old = self.known.get(template.id)
         if old == template:
+            self._store.use(self._session, self.domain, template.id)
             return
         if old and not self._datagram:
             self._remark(f"template {template.id} was redefined without a withdrawal")
-        self._own_templates()
-        self.known.data.pop(template.id, None)
-        self.known.options.pop(template.id, None)
-        (self.known.options if template.scope_count else self.known.data)[template.id] = template
+        self._own_templates().define(template)
 
     def _check_former(self, template: Template) -> None:
         """Data Sets that wait for this id are of an earlier Template if there was one; drop them if it was another."""
@@ -493,9 +507,7 @@ class SetsDecoder:
             self._forget(template_id, UNREADABLE)
 
     def _forget(self, template_id: int, layout: int) -> None:
-        self._own_templates()
-        self.known.data.pop(template_id, None)
-        self.known.options.pop(template_id, None)
+        self._own_templates().forget(template_id)
         self._note_gone(template_id, layout)
 
     def _note_gone(self, template_id: int, layout: int | None) -> None:
@@ -512,11 +524,16 @@ class SetsDecoder:
                 self._count("template")
             self._remark(f"withdrawal of template {template_id} over UDP ignored")
             return
-        kind = self.known.options if set_id == OPTIONS_TEMPLATE_SET else self.known.data
-        gone = list(kind) if template_id == set_id else [template_id] if template_id in kind else []
+        options = set_id == OPTIONS_TEMPLATE_SET
+        known = self.known.get(template_id)
+        if template_id == set_id:
+            gone = self._own_templates().take_all(options)
+        else:
+            gone = [template_id] if known is not None and (known.scope_count > 0) == options else []
         for id_ in gone:
-            self._forget(id_, layout_of(kind[id_]))
-            kind = self.known.options if set_id == OPTIONS_TEMPLATE_SET else self.known.data
+            old = self.known.get(id_)
+            assert old is not None
+            self._forget(id_, layout_of(old))
         self.withdrawn += gone
         if template_id == set_id:
             for id_ in tuple(self._waiting):
@@ -527,11 +544,12 @@ class SetsDecoder:
             if not gone:
                 self._remark(f"template {template_id} was withdrawn, but is not known")
 
-    def _own_templates(self) -> None:
-        """Copy the Templates before the first change: the store takes the copy if the whole message is valid."""
-        if not self._changed:
-            self.known = DomainTemplates(dict(self.known.data), dict(self.known.options))
-            self._changed = True
+    def _own_templates(self) -> ChangedTemplates:
+        """The Templates with this message's changes: the store takes them if the whole message is valid."""
+        if self._changed is None:
+            assert isinstance(self.known, DomainTemplates)
+            self.known = self._changed = ChangedTemplates(self.known)
+        return self._changed
 
     # ---- what Options Data describe: the message's first, then what is known from before
 
@@ -557,9 +575,9 @@ class SetsDecoder:
 
     def commit(self) -> None:
         """Store the Templates. Raises IpfixDecodeError: too many of them, and strict."""
-        if self._changed:
+        if self._changed is not None and self._changed.changes:
             try:
-                self._store.replace(self._session, self.domain, self.known)
+                self._store.change(self._session, self.domain, self._changed.changes)
             except IpfixDecodeError as fault:
                 self.skip("bound", fault)
                 self.templates, self._gone = [], {}
@@ -575,6 +593,14 @@ class SetsDecoder:
     def _remark(self, text: str) -> None:
         if len(self.remarks) < _MAX_REMARKS:
             self.remarks.append(text)
+
+
+def _specifiers(octets: bytes, offset: int, count: int) -> Iterator[FieldSpecifier]:
+    for _ in range(count):
+        number, length = struct.unpack_from(">HH", octets, offset)
+        enterprise = struct.unpack_from(">I", octets, offset + 4)[0] if number & 0x8000 else 0
+        offset += 8 if number & 0x8000 else 4
+        yield FieldSpecifier(number & 0x7FFF, length, enterprise)
 
 
 def empty(template: Template) -> str:

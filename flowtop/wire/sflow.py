@@ -184,6 +184,11 @@ class _Samples:
         self.unknown = self.short = 0
 
 
+def agent_octets(octets: bytes) -> int:
+    """How many octets of a datagram name its sub-agent."""
+    return 12 + _ADDRESS_OCTETS.get(int.from_bytes(octets[4:8], "big"), 0)
+
+
 def decode_sflow(octets: bytes) -> SflowDatagram:
     """Decode one datagram. Raises IpfixDecodeError: not an sFlow 5 datagram."""
     reader = _Reader(bytes(octets))

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flowtop.capture.collector.sessions import Session
+from flowtop.capture.collector.shares import Shares
 
-MAX_VALUES = 8_192
-"""Limit over all exporters and domains."""
+MAX_VALUES, MAX_OF_EXPORTER = 8_192, 2_048
+"""Limits over all exporters and domains, and per exporter's address; the least recently announced go."""
 
 
 class Found(NamedTuple):
@@ -42,27 +43,29 @@ class AnnouncedValues:
 
     Args:
         tolerance: values that differ by no more are the same; the latest counts.
+
+    Attributes:
+        shares: which of them are kept.
     """
 
     def __init__(self, tolerance: int = 0) -> None:
         self._tolerance = tolerance
+        self.shares: Shares[tuple[Hashable, Hashable, int]] = Shares(MAX_VALUES, MAX_OF_EXPORTER)
         self._exporters: dict[Hashable, _Exporter] = {}
-        self._number = 0
 
     def __len__(self) -> int:
-        return self._number
+        return len(self.shares)
 
     def announce(self, session: Session, domain: int, value: int) -> bool:
-        """Store a value; returns False if there was no room."""
+        """Store a value; returns whether it is news."""
         exporter = self._exporters.get(session.group) or _Exporter()
         mine = exporter.sessions.get(session.key, {})
         before = mine.get(domain)
+        place = session.group, session.key, domain
+        if before is not None:
+            self.shares.use(place)
         if before == value:
-            return True
-        if before is None:
-            if self._number >= MAX_VALUES:
-                return False
-            self._number += 1
+            return False
         self._exporters[session.group] = exporter
         exporter.sessions[session.key] = mine
         of_domain = exporter.domains.setdefault(domain, {})
@@ -70,6 +73,9 @@ class AnnouncedValues:
         of_domain.pop(session.key, None)
         mine[domain] = of_domain[session.key] = value
         exporter.merged.clear()
+        gone = self.shares.add(place, session.exporter) if before is None else None
+        if gone is not None:
+            self._remove(*gone)
         return True
 
     def own(self, session: Session, domain: int) -> int | None:
@@ -115,14 +121,18 @@ class AnnouncedValues:
     def forget(self, session: Session) -> None:
         """Remove the values of a session."""
         exporter = self._exporters.get(session.group)
-        if exporter is None:
-            return
-        for domain in exporter.sessions.pop(session.key, {}):
-            self._number -= 1
-            of_domain = exporter.domains[domain]
-            del of_domain[session.key]
-            if not of_domain:
-                del exporter.domains[domain]
+        for domain in list(exporter.sessions.get(session.key, ())) if exporter else ():
+            self.shares.remove((session.group, session.key, domain))
+            self._remove(session.group, session.key, domain)
+
+    def _remove(self, group: Hashable, session: Hashable, domain: int) -> None:
+        exporter = self._exporters[group]
+        mine, of_domain = exporter.sessions[session], exporter.domains[domain]
+        del mine[domain], of_domain[session]
+        if not mine:
+            del exporter.sessions[session]
+        if not of_domain:
+            del exporter.domains[domain]
         exporter.merged.clear()
         if not exporter.sessions:
-            del self._exporters[session.group]
+            del self._exporters[group]

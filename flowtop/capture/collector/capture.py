@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
+from flowtop.capture.collector.connections import Places, SpareDescriptor, descriptor_budget
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sockets import Listener
 from flowtop.capture.collector.url import ListenUrl
@@ -61,8 +62,11 @@ class CollectorCapture:
         try:
             self._selector = self._resources.enter_context(selectors.DefaultSelector())
             self._selector.register(self._wake, selectors.EVENT_READ)
+            spare = SpareDescriptor()
+            self._resources.callback(spare.close)
+            places = Places(descriptor_budget())
             for url in self._urls:
-                listener = Listener(url, self._selector, self._process, self._now_s)
+                listener = Listener(url, self._selector, self._process, self._now_s, places, spare)
                 self._listeners.append(listener)
                 self._resources.callback(listener.close)
         except BaseException:

@@ -9,14 +9,17 @@ import hashlib
 import hmac
 import importlib
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from flowtop.capture.collector.url import ListenUrl
+from flowtop.capture.collector.connections import Places, Standing
+from flowtop.capture.collector.url import ListenUrl, no_password
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 
 MAX_PEERS = 256
+_HANDSHAKE_S = 30.0
+"""Time for a handshake, in which datagrams may be lost and are sent again."""
 _DTLS_1_2 = 0xFEFD
 _MTU = 1_280 - 48
 """Octets of a datagram that no path has to fragment."""
@@ -34,21 +37,25 @@ class DtlsServer:
     Args:
         url: with the certificate; with `ca`, exporters need one too.
         send: sends a datagram to a peer.
+        now: returns s.
 
     Attributes:
-        failed: handshakes that failed so far.
+        failed: handshakes that failed so far, and connections given up because there were too many.
         strange: datagrams so far that begin no handshake, of senders without a connection.
         ended: peers whose connection has ended, since the owner cleared the list.
 
     Raises FlowtopError: pyOpenSSL is not installed, or the certificate cannot be used.
     """
 
-    def __init__(self, url: ListenUrl, send: Callable[[bytes, Peer], None]) -> None:
+    def __init__(self, url: ListenUrl, send: Callable[[bytes, Peer], None], now: Callable[[], float]) -> None:
         self._ssl = _openssl(url)
         self._context = self._made_context(url)
         self._secret = secrets.token_bytes(32)
         self._send = send
-        self._connections: OrderedDict[Peer, Any] = OrderedDict()
+        self._now = now
+        self._places = Places(MAX_PEERS)
+        self._authenticates = bool(url.ca)
+        self._connections: dict[Peer, Any] = {}
         self._ready: set[Peer] = set()
         self.failed = self.strange = 0
         self.ended: list[Peer] = []
@@ -63,14 +70,20 @@ class DtlsServer:
         if connection is None or (hello and peer in self._ready):
             self._listen(datagram, peer)  # a restarted exporter may use its port again
             return
-        self._connections.move_to_end(peer)
+        self._places.use(peer)
         connection.bio_write(datagram)
         if peer not in self._ready and not self._shake_hands(connection, peer):
             return
         yield from self._read(connection, peer)
 
+    def prove(self, peer: Peer) -> None:
+        """Note that a peer has sent a valid message."""
+        self._places.prove(peer, Standing.EXPORTER)
+
     def repeat(self) -> None:
-        """Send again what no peer has answered in time; call it about once a second."""
+        """Send again what no peer has answered in time, give up handshakes that take too long; call it about once a
+        second."""
+        self._places.give_up_overdue(self._now())
         for peer, connection in list(self._connections.items()):
             if peer not in self._ready and connection.DTLSv1_get_timeout() == 0.0:
                 try:
@@ -104,9 +117,7 @@ class DtlsServer:
             return
         if peer in self._connections:
             self._forget(peer)
-        if len(self._connections) >= MAX_PEERS:
-            self.failed += 1
-            self._forget(next(iter(self._connections)))
+        self._places.add(peer, peer[0], lambda: self._fail(peer), self._now() + _HANDSHAKE_S)
         self._connections[peer] = connection
         self._shake_hands(connection, peer)
 
@@ -123,6 +134,9 @@ class DtlsServer:
             return False
         self._flush(connection, peer)
         self._ready.add(peer)
+        self._places.greeted(peer)
+        if self._authenticates:
+            self._places.prove(peer, Standing.AUTHENTICATED)
         return True
 
     def _read(self, connection: Any, peer: Peer) -> Iterator[bytes]:
@@ -142,7 +156,9 @@ class DtlsServer:
         self._forget(peer)
 
     def _forget(self, peer: Peer) -> None:
-        del self._connections[peer]
+        if self._connections.pop(peer, None) is None:
+            return
+        self._places.remove(peer)
         if peer in self._ready:
             self._ready.discard(peer)
             self.ended.append(peer)
@@ -168,6 +184,8 @@ class DtlsServer:
             cookie, self._cookie(connection.get_app_data())))
         try:
             context.use_certificate_chain_file(url.cert)
+            if _is_encrypted(url.key or url.cert):
+                no_password()
             context.use_privatekey_file(url.key or url.cert)
             if url.ca:
                 context.load_verify_locations(url.ca)
@@ -194,6 +212,14 @@ def _records(connection: Any, nothing: type[Exception]) -> Iterator[bytes]:
         length = _RECORD_HEADER + int.from_bytes(octets[11:13], "big")
         yield octets[:length]
         octets = octets[length:]
+
+
+def _is_encrypted(path: str) -> bool:
+    """Whether a PEM file has an encrypted key, for whose password OpenSSL would ask on the terminal."""
+    try:
+        return b"ENCRYPTED" in Path(path).read_bytes()
+    except OSError:
+        return False  # OpenSSL says why
 
 
 def _is_client_hello(datagram: bytes) -> bool:

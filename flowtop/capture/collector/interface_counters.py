@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flowtop.capture.collector.points import ObservationPoints
+from flowtop.capture.collector.shares import Shares
 from flowtop.model.exporters import InterfaceCounters
 from flowtop.wire.sflow import SflowDatagram
 from flowtop.wire.sflow_records import COUNTER_STRUCTURES, INTERFACE, PORT_NAME, ShortRecordError, record_values
 
 MAX_INTERFACES = 16_384
-"""Limit of interfaces, since a hostile sender can name many; more are left out."""
+"""Limit of interfaces, since a hostile sender can name many; the least recently reported are left out."""
 _DUPLEX = {1: "full", 2: "half", 3: "in", 4: "out"}
 _UNKNOWN_U4, _UNKNOWN_U8 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 _ADMIN_UP, _OPER_UP = 1, 2
@@ -20,9 +21,14 @@ _Key = tuple[str, int, int]
 
 
 class InterfaceBook:
-    """The last counters of each interface."""
+    """The last counters of each interface.
+
+    Attributes:
+        shares: which of them are kept.
+    """
 
     def __init__(self) -> None:
+        self.shares: Shares[_Key] = Shares(MAX_INTERFACES)
         self._last: dict[_Key, InterfaceCounters] = {}
         self._uptime_ms: dict[_Key, int] = {}
         self._rows: tuple[InterfaceCounters, ...] | None = ()
@@ -47,8 +53,10 @@ class InterfaceBook:
     def _see(self, datagram: SflowDatagram, values: dict[str, Any], name: str) -> None:
         key = datagram.agent, datagram.sub_agent, values["ifIndex"]
         before = self._last.get(key)
-        if before is None and len(self._last) >= MAX_INTERFACES:
-            return
+        if before is not None:
+            self.shares.use(key)
+        elif (gone := self.shares.add(key, datagram.agent)) is not None:
+            del self._last[gone], self._uptime_ms[gone]
         passed_ms = datagram.uptime_ms - self._uptime_ms.get(key, datagram.uptime_ms)
         received, sent = (_known(values[name], _UNKNOWN_U8) for name in ("inOctets", "outOctets"))
         self._last[key] = InterfaceCounters(

@@ -1,4 +1,4 @@
-"""What exporters name in their own way: interfaces, applications, VRFs, samplers, users. Bounded, and never forgotten.
+"""What exporters name in their own way: interfaces, applications, VRFs, samplers, users. Bounded.
 
 Tables in Options Data have the names of interfaces, applications, VRFs and samplers, whose numbers mean something only
 at their exporter. They come before or after the flows, and often in another Observation Domain: domain 0 is about all
@@ -14,24 +14,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from flowtop.capture.collector.shares import Shares
 from flowtop.model.reported import APPLICATION_IDS, APPLICATIONS, USERS, VRF_IDS, VRFS
 from flowtop.wire.owners import OwnerCodes
 from flowtop.wire.record_names import plain_name
 from flowtop.wire.relayed import application_text
 from flowtop.wire.reported import Naming, Place
 
-MAX_NAMES = 16_384
-"""Limit of names per exporter, domain and table."""
+MAX_NAMES = 32_768
+"""Limit of names per exporter."""
 MAX_ALL_NAMES = 65_536
-"""Limit of names in all tables."""
+"""Limit of names in all tables; the least recently announced go."""
 MAX_DOMAINS = 64
 """An entry that more domains have than this is not looked for in other domains."""
 MAX_CODES = 65_536
-"""Limit of applications, VRFs and users each, since a hostile sender can name many. The others share OTHERS."""
+"""Limit of applications, VRFs and users each, since a hostile sender can name many; the least recently used go."""
 MAX_OWNERS = 16_384
 """Limit of processes of all exporters; beyond it the first ones are forgotten: of their flows the pid is known."""
-OTHERS = 1
-"""The code shared by all beyond MAX_CODES."""
+_FIRST, _LAST = 2, (1 << 32) - 1
+"""Codes count from the first to the last, and are not used again before that."""
 _MOST_OCTETS = 64
 """Longer names in records are cut."""
 
@@ -74,18 +75,16 @@ class NameTables:
 
     Attributes:
         changes: number of changes so far by table, for those who keep results.
-        beyond: how many times a name was refused because there were too many.
+        shares: which of them are kept.
     """
 
     def __init__(self) -> None:
         self.changes: Counter[Table] = Counter()
-        self.beyond = 0
+        self.shares: Shares[tuple[Table, str, Key, int]] = Shares(MAX_ALL_NAMES, MAX_NAMES)
         self._names: dict[tuple[Table, str], dict[Key, dict[int, str]]] = {}
-        self._counts: Counter[tuple[Table, str, int]] = Counter()
-        self._number = 0
 
     def __len__(self) -> int:
-        return self._number
+        return len(self.shares)
 
     def find(self, table: Table, exporter: str, domain: int, key: Key) -> Found:
         """A name for a flow of a domain."""
@@ -101,17 +100,27 @@ class NameTables:
     def store(self, table: Table, exporter: str, domain: int, key: Key, name: str) -> bool:
         """Store one name; returns whether that is news."""
         domains = self._names.get((table, exporter), {}).get(key, {})
-        if domains.get(domain) == name:
-            return False
-        if domain not in domains:
-            if self._counts[table, exporter, domain] >= MAX_NAMES or self._number >= MAX_ALL_NAMES:
-                self.beyond += 1
+        place = table, exporter, key, domain
+        new = domain not in domains
+        if not new:
+            self.shares.use(place)
+            if domains[domain] == name:
                 return False
-            self._counts[table, exporter, domain] += 1
-            self._number += 1
         self._names.setdefault((table, exporter), {}).setdefault(key, {})[domain] = name
         self.changes[table] += 1
+        gone = self.shares.add(place, exporter) if new else None
+        if gone is not None:
+            self._remove(*gone)
         return True
+
+    def _remove(self, table: Table, exporter: str, key: Key, domain: int) -> None:
+        keys = self._names[table, exporter]
+        del keys[key][domain]
+        if not keys[key]:
+            del keys[key]
+        if not keys:
+            del self._names[table, exporter]
+        self.changes[table] += 1
 
 
 _CodeKey = tuple[str, int, bytes, bytes]
@@ -123,22 +132,23 @@ class _Codes:
 
     Attributes:
         texts, ids: text and id of each code.
-        newest: the lowest code that no snapshot has.
-        beyond: number of codes that were refused because there were too many.
+        changed: there are codes or texts that no snapshot has.
+        shares: which codes are kept.
     """
 
     def __init__(self, table: Table, tables: NameTables, key: Callable[[bytes], Key],
                  id_text: Callable[[bytes], str]) -> None:
         self.texts: dict[int, str] = {}
         self.ids: dict[int, str] = {}
-        self.newest = OTHERS
-        self.beyond = 0
+        self.changed = False
+        self.shares: Shares[_CodeKey] = Shares(MAX_CODES)
+        self._next = _FIRST
         self._table = table
         self._tables = tables
         self._key = key
         self._id_text = id_text
         self._codes: dict[_CodeKey, int] = {}
-        self._same: dict[tuple[str, Key], list[_CodeKey]] = {}
+        self._same: dict[tuple[str, Key], dict[_CodeKey, None]] = {}
 
     def code(self, exporter: str, domain: int, place: Place) -> int:
         """The code of an id, or of a name without an id; 0 for none: an id of 0 without a name."""
@@ -148,15 +158,27 @@ class _Codes:
             return 0
         key = exporter, domain, id_, name
         code = self._codes.get(key)
-        if code is None:
-            if len(self._codes) >= MAX_CODES:
-                self.texts[OTHERS] = "others"
-                self.beyond += 1
-                return OTHERS
-            code = self._codes[key] = OTHERS + 1 + len(self._codes)
-            self._same.setdefault((exporter, self._key(id_)), []).append(key)
-            self._write(key)
+        if code is not None:
+            self.shares.use(key)
+            return code
+        code = self._codes[key] = self._next
+        self._next = self._next + 1 if self._next < _LAST else _FIRST
+        self._same.setdefault((exporter, self._key(id_)), {})[key] = None
+        self._write(key)
+        gone = self.shares.add(key, exporter)
+        if gone is not None:
+            self._remove(gone)
         return code
+
+    def _remove(self, key: _CodeKey) -> None:
+        code = self._codes.pop(key)
+        for texts in (self.texts, self.ids):
+            texts.pop(code, None)
+        place = key[0], self._key(key[2])
+        del self._same[place][key]
+        if not self._same[place]:
+            del self._same[place]
+        self.changed = True
 
     def rename(self, exporter: str, key: Key) -> None:
         """Look up again what a table has named."""
@@ -167,6 +189,7 @@ class _Codes:
         exporter, domain, id_, name = key
         code = self._codes[key]
         known = self._tables.find(self._table, exporter, domain, self._key(id_)).name if id_ else ""
+        self.changed = True
         self.texts[code] = plain_name(name) or known or self._id_text(id_)
         if id_:
             self.ids[code] = self._id_text(id_)
@@ -188,9 +211,10 @@ class Names:
         self._codes = {"application": _Codes("application", self.tables, bytes, application_text),
                        "vrf": _Codes("vrf", self.tables, _number, lambda id_: str(_number(id_)))}
         self._users: dict[str, int] = {}
+        self._users_share: Shares[str] = Shares(MAX_CODES)
+        self._next_user = _FIRST
         self._owners = OwnerCodes(MAX_OWNERS)
         self._owners_in_snapshot = 0
-        self._beyond = 0
         self._snapshot: Mapping[str, Mapping[int, str]] | None = {}
 
     def naming(self, exporter: str, domain: int) -> Naming:
@@ -199,13 +223,14 @@ class Names:
                       lambda places: self._places(self._codes["vrf"], exporter, domain, places), self._user_codes,
                       lambda pid, octets: self._owners.code(exporter, pid, octets))
 
-    def learn(self, places: Mapping[Table, tuple[str, int]], values: Mapping[str, Any]) -> None:
-        """Store the names in one record of Options Data.
+    def learn(self, places: Mapping[Table, tuple[str, int]], values: Mapping[str, Any]) -> bool:
+        """Store the names in one record of Options Data; returns whether any is news.
 
         Args:
             places: exporter and Observation Domain that the record is about, by table.
             values: by element name: integers as int, strings as octets.
         """
+        news = False
         for table, elements in TABLES.items():
             name = next((text for element in elements.names if isinstance(octets := values.get(element), bytes)
                          and (text := plain_name(octets))), "")
@@ -213,19 +238,23 @@ class Names:
             key = next((value for element in elements.keys if isinstance(value := values.get(element), kind)), None)
             if not name or key is None or not self.tables.store(table, *places[table], key, name):
                 continue
+            news = True
             if table in self._codes:
                 self._codes[table].rename(places[table][0], key)
-                self._snapshot = None
+        return news
 
     @property
-    def beyond(self) -> int:
-        """How many times a code or a name was refused because there were too many."""
-        return self._beyond + self._owners.forgotten + self.tables.beyond + sum(
-            codes.beyond for codes in self._codes.values())
+    def evicted(self) -> int:
+        """Number of names and codes that were removed because there were too many."""
+        return self._owners.forgotten + self.tables.shares.evicted + self._users_share.evicted + sum(
+            codes.shares.evicted for codes in self._codes.values())
 
     def texts(self) -> Mapping[str, Mapping[int, str]]:
         """Text by code, by the names in model.reported. The content does not change: later there is a new mapping."""
-        if self._snapshot is None or self._owners_in_snapshot != len(self._owners):
+        changed = any(codes.changed for codes in self._codes.values())
+        if self._snapshot is None or changed or self._owners_in_snapshot != len(self._owners):
+            for codes in self._codes.values():
+                codes.changed = False
             self._owners_in_snapshot = len(self._owners)
             owners = ({table: dict(texts) for table, texts in self._owners.texts.items()}
                       if self._owners_in_snapshot else {})
@@ -237,10 +266,7 @@ class Names:
         return self._snapshot
 
     def _places(self, codes: _Codes, exporter: str, domain: int, places: Iterable[Place]) -> list[int]:
-        found = [codes.code(exporter, domain, place) for place in places]
-        if max(found, default=0) >= codes.newest:
-            self._snapshot, codes.newest = None, max(found) + 1
-        return found
+        return [codes.code(exporter, domain, place) for place in places]
 
     def _user_codes(self, names: Iterable[bytes]) -> list[int]:
         return [self._user(plain_name(name)) for name in names]
@@ -249,12 +275,13 @@ class Names:
         if not name:
             return 0
         code = self._users.get(name)
-        if code is None:
-            self._snapshot = None
-            if len(self._users) >= MAX_CODES:
-                name, code = "others", OTHERS
-                self._beyond += 1
-            else:
-                code = OTHERS + 1 + len(self._users)
-            self._users[name] = code
+        if code is not None:
+            self._users_share.use(name)
+            return code
+        self._snapshot = None
+        code = self._users[name] = self._next_user
+        self._next_user = self._next_user + 1 if self._next_user < _LAST else _FIRST
+        gone = self._users_share.add(name, None)
+        if gone is not None:
+            del self._users[gone]
         return code

@@ -38,6 +38,7 @@ class Announcements:
         initiators: biflowDirection of records that do not have it, by Observation Domain.
         names: of interfaces, applications, VRFs and samplers.
         changes: changes of sampling since the last `begin`.
+        news: records that had something new; the owner sets it to 0.
     """
 
     def __init__(self, counts: Counter[str]) -> None:
@@ -46,6 +47,7 @@ class Announcements:
         self.initiators = AnnouncedValues()
         self.names = Names()
         self.changes = self._change_cost = 0
+        self.news = 0
         self._counts = counts
 
     def begin(self) -> None:
@@ -77,12 +79,12 @@ class Announcements:
                 self._announce(session, about, values, interval if interval or quantities else None, before_change)
             for announced, name in ((self.initiators, "biflowDirection"), (self.boots, "systemInitTimeMilliseconds")):
                 value = values.get(name)
-                if isinstance(value, int) and not announced.announce(session, about, value & 0x7FFF_FFFF_FFFF):
-                    self._counts["dropped_options"] += 1
+                if isinstance(value, int):
+                    self.news += announced.announce(session, about, value & 0x7FFF_FFFF_FFFF)
             if named:
                 place = session.exporter, about
                 places = dict.fromkeys(TABLES, place) | {"interface": _original(values, *place)}
-                self.names.learn(places, values)
+                self.news += self.names.learn(places, values)
 
     def _announce(self, session: Session, domain: int, values: dict[str, Any], interval: float | None,
                   before_change: Callable[[], None]) -> None:
@@ -93,8 +95,14 @@ class Announcements:
             if self.changes <= _MAX_CHANGES and self._change_cost <= _MAX_CHANGE_COST:
                 before_change()
 
-        result = self.samplers.announce(session, domain, values, interval, before)
-        self._counts["dropped_options"] += result is Announcement.REFUSED
+        self.news += self.samplers.announce(session, domain, values, interval, before) in (
+            Announcement.NEW, Announcement.CHANGED)
+
+    @property
+    def evicted(self) -> int:
+        """Number of samplers, values and names that were removed because there were too many."""
+        return (self.samplers.shares.evicted + self.boots.shares.evicted + self.initiators.shares.evicted
+                + self.names.evicted)
 
     def has(self, session: Session) -> bool:
         """Whether a session has announced what ends with it."""

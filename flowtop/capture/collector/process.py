@@ -1,7 +1,8 @@
 """The Collecting Process without sockets: takes messages, returns FlowBatch arrays, counts what it refuses.
 
-Input is not trusted. There are limits for sessions, Templates in total, Observation Domains per session, Observation
-Points, samplers, names, Data Sets that wait for a Template, and records between two drains (`full`).
+Input is not trusted. There are limits for whatever is kept of exporters, in all and of one (sessions.py, shares.py);
+for what is new and costs more than a record (budgets.py); for how much traffic is believed (credit.py); and for records
+between two drains (`full`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from collections.abc import Hashable, Mapping
 
 import numpy as np
 
+from flowtop.capture.collector.budgets import Budgets
 from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.options import Announcements
-from flowtop.capture.collector.points import ObservationPoints
-from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows
+from flowtop.capture.collector.points import MAX_NEW, MAX_POINTS, ObservationPoints
+from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows, joinable
 from flowtop.capture.collector.sampling import NO_HEADER, Header
 from flowtop.capture.collector.sequences import Sequences, Verdict
-from flowtop.capture.collector.sessions import NO_BOOT, KnownSession, Session, Sessions
+from flowtop.capture.collector.sessions import MAX_AGENTS, NO_BOOT, KnownSession, Session, Sessions
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
@@ -36,9 +38,13 @@ from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
 MAX_FIELDS = 262_144
-"""Limit of Field Specifiers over all sessions; there is also a limit per session."""
+"""Limit of Field Specifiers over all sessions, a Template counting as some; there are also limits per session."""
+MAX_TEMPLATES = 4_096
+"""Limit of Templates per session."""
 MAX_PENDING = 400_000
 """Limit of records that wait for a drain."""
+MAX_LAYOUTS, MAX_ALL_LAYOUTS = 128, 2_048
+"""Limits of Templates whose records wait for a drain: per exporter, and of all. No exporter uses as many at a time."""
 TEMPLATE_LIFE_S = 1_800.0
 """Lifetime of a Template over UDP: three times the usual interval of 10 min (RFC 7011 section 8.4)."""
 CLOCK_TOLERANCE_MS = 120_000
@@ -48,6 +54,8 @@ _COUNTING_FLOWS = (5, 6, 7)
 _WITH_RECORDS = frozenset(("length", "count", "set", "record", "withdrawn"))
 """Skipped parts of messages that may have had records, so that the next sequence number is not known."""
 _SWEEP_S = 60.0
+_SWEPT = 4
+"""So many Templates and sessions are looked at with each message."""
 
 
 class CollectingProcess:
@@ -67,22 +75,28 @@ class CollectingProcess:
         self._counts: Counter[str] = Counter()
         self._announced = Announcements(self._counts)
         self.names = self._announced.names
-        self.points = ObservationPoints(self.names.tables)
+        self.points = ObservationPoints(self.names.tables, MAX_NEW if correct_clocks else MAX_POINTS)
         self._records = FlowRows(self._announced, self.points, self._counts, tunnel_ports)
         self.foreign = False
         self._correct_clocks = correct_clocks
-        self._store = TemplateStore()
+        self._store = TemplateStore(max_templates=MAX_TEMPLATES)
         self._sessions = Sessions()
         self._sequences = Sequences()
         self._held = HeldSets()
         self._templates = SharedTemplates(self._store)
         self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], PendingSets]] = {}
         self._pending_records = 0
-        self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
+        self._sampled = SampledPackets()
+        self._agents: dict[tuple[str, int], int] = {}
+        self._layouts: dict[Hashable, set[int]] = {}
+        self._layout_count = 0
         self._extra: list[Rows] = []
         self._refused: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
         self._swept_s: float | None = None
+        self._due: list[Hashable] = []
+        self._budgets = Budgets()
+        self._now_s: float | None = None
         self._interfaces = InterfaceBook()
 
     @property
@@ -109,9 +123,22 @@ class CollectingProcess:
         Returns:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
+        if self._correct_clocks:  # not a file
+            self._records.credit.now_s = self._now_s = now_s
+            spent = session.datagram and self._budgets.is_spent(
+                session.exporter, self._sessions.is_stranger(session.exporter), now_s)
+            new = self._sessions.get(session.key) is None
+            if spent and (new or _announces(octets)):
+                self.refuse("bound")
+                return False
+            self._store.closed = spent
+            if new:
+                self._spend(session, 1)
         known = self._sessions.touch(session, now_s)
-        if self._sessions.over_limit:
-            self._evict()
+        surplus = self._sessions.surplus(known)
+        if surplus is not None:
+            self._forget(surplus)
+            self._counts["evicted_sessions"] += 1
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)
         try:
@@ -129,9 +156,13 @@ class CollectingProcess:
                 self._skipped["trailing"] += 1
                 break
             self._take_message(message, known, now_s)
-        if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
-            self._sweep(now_s)
+        self._sweep(now_s)
         return True
+
+    def _spend(self, session: Session, number: int) -> None:
+        """Count so much that is new against what a sender may bring about."""
+        if number and self._now_s is not None and session.datagram:
+            self._budgets.spend(session.exporter, self._sessions.is_stranger(session.exporter), self._now_s, number)
 
     def _decode(self, octets: bytes, session: Session) -> Message:
         return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
@@ -164,6 +195,15 @@ class CollectingProcess:
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
+        named = octets[:sflow.agent_octets(octets)]
+        if named not in known.agent_names:
+            if self._store.closed:
+                self.refuse("bound")
+                return False
+            self._spend(known.session, 1)
+            if len(known.agent_names) >= MAX_AGENTS:
+                known.agent_names.clear()
+            known.agent_names.add(named)
         try:
             datagram = sflow.decode_sflow(octets)
         except IpfixDecodeError as refusal:
@@ -183,8 +223,8 @@ class CollectingProcess:
         self._counts["discarded_packets"] += len(datagram.discards)
         self._counts["counter_samples"] += len(datagram.counters)
         self._counts["short_records"] += datagram.short_records + self._interfaces.note(datagram, self.points)
-        key = known.session.key, datagram.agent, datagram.sub_agent
-        self._sampled.setdefault(key, SampledPackets()).add(datagram.packets, now_ms)
+        if datagram.packets:
+            self._sampled.add(datagram.packets, now_ms, self._agents.setdefault(place, len(self._agents)))
         self._pending_records += len(datagram.packets)
         return True
 
@@ -225,24 +265,22 @@ class CollectingProcess:
         """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
-            dropped_sets=self._held.dropped, exporters=len(self._sessions),
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), evicted_state=self._evicted_state(),
             sampling_interval=round(self._records.highest_interval),
             names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._records.events.items())),
             unchanged_totals=self._records.totals.unchanged, forgotten_totals=self._records.totals.forgotten,
-            skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows(),
-            unnamed_values=self.names.beyond)
+            skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows())
+
+    def _evicted_state(self) -> int:
+        return (self._sessions.evicted_agents + self._sequences.shares.evicted + self._announced.evicted
+                + self.points.shares.evicted + self._interfaces.shares.evicted)
 
     # ---- sessions
-
-    def _evict(self) -> None:
-        """Remove the least recently used session."""
-        self._forget(self._sessions.oldest())
-        self._counts["evicted_sessions"] += 1
 
     def _forget(self, session: Session) -> None:
         known = self._sessions.get(session.key)
         if known is not None:
-            for version, domain, id_ in list(known.announced):
+            for domain, id_, version in list(known.announced):
                 self._templates.forget(known, version, domain, id_)
             if self._announced.has(session):
                 self._settle(known)
@@ -253,16 +291,24 @@ class CollectingProcess:
         self._held.forget(session.key)
 
     def _sweep(self, now_s: float) -> None:
-        """Remove expired Templates and Data Sets."""
-        self._swept_s = now_s
-        self._held.expire(now_s)
-        for known in self._sessions:
-            if not known.session.datagram:
+        """Remove what has expired, a part at each message, as all at once would take long."""
+        if not self._due:
+            if self._swept_s is not None and now_s - self._swept_s <= _SWEEP_S:
+                return
+            self._swept_s = now_s
+            self._due = [known.session.key for known in self._sessions if known.session.datagram]
+            self._held.expire(now_s)
+        for _ in range(_SWEPT):
+            known = self._sessions.get(self._due[-1]) if self._due else None
+            place = next(iter(known.announced), None) if known is not None else None
+            if known is None or place is None or now_s - known.announced[place] <= TEMPLATE_LIFE_S:
+                if self._due:
+                    self._due.pop()
                 continue
-            for (version, domain, id_), announced_s in list(known.announced.items()):
-                if now_s - announced_s > TEMPLATE_LIFE_S:
-                    self._templates.forget(known, version, domain, id_)
-                    self._store.expire(known.session.key, domain, id_)
+            domain, id_, version = place
+            self._templates.forget(known, version, domain, id_)
+            self._store.expire(known.session.key, domain, id_)
+            self._sessions.weigh(known, self._store.weight_of(known.session.key))
 
     # ---- messages
 
@@ -285,9 +331,10 @@ class CollectingProcess:
 
     def _judge(self, verdict: Verdict, name: str) -> None:
         """Add the result of a sequence check to the counters."""
-        self._counts[name] += verdict.lost
-        self._counts["late_messages"] += verdict.late
-        self._counts["sequence_resets"] += verdict.reset
+        if verdict.lost or verdict.late or verdict.reset:
+            self._counts[name] += verdict.lost
+            self._counts["late_messages"] += verdict.late
+            self._counts["sequence_resets"] += verdict.reset
 
     def _times(self, message: Message, session: Session, now_ms: int) -> MessageTimes:
         """Export and boot time of a message, and the correction of its exporter's clock."""
@@ -301,19 +348,40 @@ class CollectingProcess:
 
     def _learn(self, known: KnownSession, message: Message, boot_ms: int, now_s: float) -> None:
         """Decode the Data Sets that waited for new Templates."""
+        self._spend(known.session, self._store.changed)
+        self._store.changed = 0
         key = known.session.key
         for template in message.templates:
             for held in self._held.take((key, message.domain, template.id), boot_ms):
                 self._take_late(known, message.domain, template, held.octets, held.times)
             if known.session.datagram:
-                self._release(self._templates.announced(known, message.version, message.domain, template.id, now_s),
-                              boot_ms, now_s)
-        self._bound_templates()
+                place = self._templates.announced(known, message.version, message.domain, template.id, now_s)
+                if self._held.wait_at(place):
+                    self._release(place, boot_ms, now_s)
+        self._bound_templates(known)
 
-    def _bound_templates(self) -> None:
-        """Remove the least recently used sessions while there are too many Field Specifiers over all."""
-        while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
-            self._evict()
+    def _bound_templates(self, known: KnownSession) -> None:
+        """Remove Templates while there are too many of a session, or of all: then of who has most."""
+        self._forget_evicted()
+        self._sessions.weigh(known, self._store.weight_of(known.session.key))
+        while (heavy := self._sessions.heaviest(known, MAX_FIELDS)) is not None:
+            key = heavy.session.key
+            if heavy is not known or not self._store.evict(key):
+                self._forget(heavy.session)
+                self._counts["evicted_sessions"] += 1
+                continue
+            self._forget_evicted()
+            self._sessions.weigh(known, self._store.weight_of(key))
+
+    def _forget_evicted(self) -> None:
+        """What is to be done about Templates that were removed because there were too many."""
+        for key, domain, id_ in self._store.evicted:
+            self._counts["evicted_templates"] += 1
+            known = self._sessions.get(key)
+            if known is not None:
+                for version in (ipfix.VERSION, netflow9.VERSION):
+                    self._templates.forget(known, version, domain, id_)
+        self._store.evicted.clear()
 
     def _take_late(self, known: KnownSession, domain: int, template: Template, octets: bytes,
                    times: MessageTimes) -> None:
@@ -333,7 +401,7 @@ class CollectingProcess:
         for key, held in self._held.take_at(place, boot_ms):
             known, data_set = self._sessions.get(key[0]), fitting(template, held.octets)
             if known is None or data_set is None:
-                self._held.hold(key, held._replace(place=None))
+                self._held.hold(key, held._replace(place=None), place[0])
                 continue
             self._counts["templates_of_other_port"] += 1
             self._take(known, key[1], data_set, held.times, NO_HEADER)
@@ -356,7 +424,7 @@ class CollectingProcess:
                 self._counts["templates_of_other_port"] += 1
                 self._take(known, message.domain, data_set, times, NO_HEADER)
                 return data_set.count
-        self._held.hold(key, HeldSet(waiting.octets, times, now_s, place))
+        self._held.hold(key, HeldSet(waiting.octets, times, now_s, place), known.session.exporter)
         return None
 
     def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
@@ -381,16 +449,38 @@ class CollectingProcess:
         key = known.session.key, domain, id(data_set.template), header
         pending = group.get(key)
         if pending is None:
+            if not self._has_room(known, data_set.template):
+                self._counts["dropped_records"] += data_set.count
+                return
             self.foreign = self.foreign or not is_own(data_set.template)
             pending = group[key] = PendingSets(known.session, domain, data_set.template, header)
+            self._store.use(known.session.key, domain, data_set.template.id)
         pending.sets.append(data_set)
         pending.times.append(times)
         self._pending_records += data_set.count
 
+    def _has_room(self, known: KnownSession, template: Template) -> bool:
+        """Whether records of one more Template may wait for the drain, where each costs time of its own."""
+        layouts = self._layouts.setdefault(known.group, set())
+        number = id(template) if joinable(template) else -len(layouts) - 1
+        if number in layouts:
+            return True
+        if len(layouts) >= MAX_LAYOUTS or self._layout_count >= MAX_ALL_LAYOUTS:
+            return False
+        layouts.add(number)
+        self._layout_count += 1
+        return True
+
     def _take_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
+        if self._store.closed:
+            self._counts["dropped_options"] += data_set.count
+            return
         self._announced.read(known.session, domain, data_set, lambda: self._settle(known))
+        self._spend(known.session, self._announced.news)
+        self._announced.news = 0
+        self._store.use(known.session.key, domain, data_set.template.id)
         if not data_set.template.plain:
-            self._bound_templates()
+            self._bound_templates(known)
 
     # ---- records
 
@@ -398,11 +488,33 @@ class CollectingProcess:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
         pending, self._pending = self._pending, {}
         self._announced.begin()
-        self._extra += [self._records.of(part) for group in pending.values() for part in group.values()]
-        sampled, self._sampled = self._sampled, {}
-        self._extra += [self._records.of_packets(packets, agent, sub_agent)
-                        for (_, agent, sub_agent), packets in sampled.items()]
+        self._convert([part for group in pending.values() for part in group.values()])
+        self._layouts, self._layout_count = {}, 0
+        if len(self._sampled):
+            sampled, self._sampled = self._sampled, SampledPackets()
+            agents, self._agents = list(self._agents), {}
+            self._extra.append(self._records.of_packets(sampled, agents))
 
     def _settle(self, known: KnownSession) -> None:
         """Convert waiting Data Sets of an exporter to rows, before its samplers change."""
-        self._extra += [self._records.of(part) for part in self._pending.pop(known.group, {}).values()]
+        self._convert(list(self._pending.pop(known.group, {}).values()))
+
+    def _convert(self, pending: list[PendingSets]) -> None:
+        """Convert Data Sets to rows; those of one Template together, whoever sent them, as each time costs as much as
+        thousands of records."""
+        together: dict[tuple[int, int | None], list[PendingSets]] = {}
+        for part in pending:
+            if joinable(part.template):
+                together.setdefault((id(part.template), self._records.initiator(part)), []).append(part)
+            else:
+                self._extra.append(self._records.of([part]))
+        for parts in together.values():
+            parts.sort(key=lambda part: self._announced.samplers.number(part.session) > 0)
+            self._extra.append(self._records.of(parts))
+
+
+def _announces(octets: bytes) -> bool:
+    """Whether a message begins with Templates."""
+    version = octets[:2]
+    at = ipfix.HEADER_OCTETS if version == b"\0\x0a" else netflow9.HEADER.size if version == b"\0\x09" else 0
+    return at > 0 and octets[at:at + 1] == b"\0"

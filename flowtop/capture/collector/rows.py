@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -11,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.collector.announced import Found
+from flowtop.capture.collector.credit import Credit
 from flowtop.capture.collector.intervals import Intervals
 from flowtop.capture.collector.options import Announcements
 from flowtop.capture.collector.points import ObservationPoints
-from flowtop.capture.collector.sampling import Header, sampling_of
+from flowtop.capture.collector.sampling import Header, sampling_of, sampling_of_headers
 from flowtop.capture.collector.sections import collect_records
 from flowtop.capture.collector.sessions import Session
 from flowtop.capture.collector.sflow import SampledPackets, reported_of
@@ -26,15 +28,19 @@ from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire.data_set import DataSet, join
 from flowtop.wire.flow_records import Collected, CollectedRows
 from flowtop.wire.ipfix import Records
-from flowtop.wire.ipfix_template import Template
+from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, Template
 from flowtop.wire.owners import collect_owners, without_owners
-from flowtop.wire.record_names import interface_names
+from flowtop.wire.record_names import interface_names, name_fields
 from flowtop.wire.record_times import ExportTimes, counts_from_boot
-from flowtop.wire.reported import Origins, collect_origins, collect_reported
+from flowtop.wire.reported import Origins, collect_origins, collect_reported, has_origins, owns_names
 from flowtop.wire.selectors import original_samplers
 
+_SMALL = 1 << 36
+"""Traffic of a second that is not looked at by exporter."""
 LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
+HIGHEST_INTERVAL = 1 << 24
+"""Higher sampling intervals are not believed, as nobody samples so: such a record is multiplied by nothing."""
 _MOST_NAMES = 4_096
 """Limit of names of interfaces that are read from the records of one Template at once."""
 _HASH = (1 << 64) - 1
@@ -69,6 +75,7 @@ class FlowRows:
         totals: flows whose records have totals.
         events: number of events without traffic, by kind.
         highest_interval: the highest sampling interval that was applied.
+        credit: how much more traffic is believed.
     """
 
     def __init__(self, announced: Announcements, points: ObservationPoints, counts: Counter[str],
@@ -76,40 +83,58 @@ class FlowRows:
         self.totals = ReportedTotals()
         self.events: Counter[str] = Counter()
         self.highest_interval = 1.0
+        self.credit = Credit()
         self._announced = announced
         self._points = points
         self._counts = counts
         self._tunnel_ports = tunnel_ports
 
-    def of_packets(self, packets: SampledPackets, agent: str, sub_agent: int) -> Rows:
-        """Rows of the packets that an sFlow agent has sampled."""
+    def of_packets(self, packets: SampledPackets, agents: Sequence[tuple[str, int]]) -> Rows:
+        """Rows of the packets that sFlow agents have sampled.
+
+        Args:
+            agents: address and sub-agent by the packets' origin.
+        """
         found = packets.rows(self._tunnel_ports)
         rows, intervals = found.rows, found.intervals
         self._counts["unusable_records"] += found.unusable
         self._counts["lying_lengths"] += packets.lying
-        reported = reported_of(found, self._announced.names.naming(agent, sub_agent).user)
+        reported = reported_of(found, self._announced.names.naming("", 0).user)
         if (intervals > 1).any():
+            intervals = self._believed_intervals(intervals)
             self._multiply(rows, intervals)
             reported = _with_intervals(reported, intervals)
-        self._number(rows, agent, sub_agent)
+        believed = self._believed(rows, found.origins, [agent for agent, _ in agents])
+        if not believed.all():
+            reported = None if reported is None else rows_of(reported, np.flatnonzero(believed))
+            rows = rows[believed]
+        self._number(rows, found.origins[believed], agents)
         return rows, reported
 
-    def of(self, pending: PendingSets) -> Rows:
-        """Rows of the Data Sets of one Template."""
-        records, template = join(pending.sets), without_owners(pending.template)
-        counts = [data_set.count for data_set in pending.sets]
-        export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
-        session = pending.session
+    def of(self, pending: Sequence[PendingSets]) -> Rows:
+        """Rows of the Data Sets of one Template, and of several origins if the Template is `joinable`.
+
+        Args:
+            pending: with the same Template and initiator; those of exporters without samplers first.
+        """
+        first = pending[0]
+        template = without_owners(first.template)
+        records = join([data_set for each in pending for data_set in each.sets])
+        counts = [data_set.count for each in pending for data_set in each.sets]
+        times = np.array([time for each in pending for time in each.times], np.int64)
+        export_ms, boot_ms, shift_ms = times.T.repeat(counts, axis=1)
+        ends = np.cumsum([sum(data_set.count for data_set in each.sets) for each in pending])
+        origin = np.repeat(np.arange(len(pending)), np.diff(ends, prepend=0))
         if counts_from_boot(template):
-            boot_ms = self._boot_times(session, pending.domain, boot_ms)
-        initiator = self._announced.initiators.find(session, pending.domain).value
-        collected = collect_records(template, records, ExportTimes(export_ms, boot_ms), initiator,
+            boot_ms = self._boot_times(pending, origin, boot_ms)
+        collected = collect_records(template, records, ExportTimes(export_ms, boot_ms), self.initiator(first),
                                     self._tunnel_ports)
         rows, sources = collected.rows, collected.sources
         self._count_records(collected)
-        naming = self._announced.names.naming(session.exporter, pending.domain)
+        session = first.session
+        naming = self._announced.names.naming(session.exporter, first.domain)
         reported = collect_reported(template, records, naming)
-        owners = collect_owners(pending.template, records, naming.owner)
+        owners = collect_owners(first.template, records, naming.owner)
         if owners is not None:
             rows["owner"] = owners[sources]
         if reported is not None:
@@ -118,43 +143,76 @@ class FlowRows:
             if collected.inner is not None:  # it is about the packet around it
                 reported[collected.inner] = np.zeros((), reported.dtype)
         if collected.totals is not None:
-            domain = hash((session.exporter, pending.domain)) & _HASH
+            domain = hash((session.exporter, first.domain)) & _HASH
             keep = self.totals.settle(rows, collected.totals, domain)
             rows, sources = rows[keep], sources[keep]
             reported = None if reported is None else rows_of(reported, np.flatnonzero(keep))
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
-        sampling = sampling_of(template, records, pending.header,
-                               self._announced.samplers.tables(session, pending.domain), session.sampling)
-        self._counts["unknown_sampling"] += sampling.unknown
-        self._counts["options_of_other_domain"] += sampling.other_domain
-        self._counts["options_of_other_port"] += sampling.other_port
-        if sampling.intervals is not None and len(rows):
-            self._multiply(rows, sampling.intervals[sources])
-            reported = _with_intervals(reported, sampling.intervals[sources])
-        believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
-        self._counts["unusable_records"] += int((~believed).sum())
+        intervals = self._intervals(template, records, pending, ends)
+        if intervals is not None and len(rows):
+            intervals = self._believed_intervals(intervals)
+            self._multiply(rows, intervals[sources])
+            reported = _with_intervals(reported, intervals[sources])
+        believed = self._believed(rows, origin[sources], [each.session.exporter for each in pending])
         if not believed.all():
             rows, sources = rows[believed], sources[believed]
             reported = None if reported is None else rows_of(reported, np.flatnonzero(believed))
         origins = collect_origins(template, records)
         if origins is None:
-            self._number(rows, session.exporter, pending.domain)
-            self._name(rows, sources, records, pending)
+            self._number(rows, origin[sources], [(each.session.exporter, each.domain) for each in pending])
+            self._name(rows, sources, records, first)
         else:
-            self._number_origins(rows, origins, sources, pending)
-            self._restore_samplers(reported, pending)
+            self._number_origins(rows, origins, sources, first)
+            self._restore_samplers(reported, first)
         return rows, reported
 
-    def _boot_times(self, session: Session, domain: int, boot_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def initiator(self, pending: PendingSets) -> int | None:
+        """The biflowDirection of records that do not have it."""
+        return self._announced.initiators.find(pending.session, pending.domain).value
+
+    def _intervals(self, template: Template, records: Records, pending: Sequence[PendingSets],
+                   ends: npt.NDArray[np.int64]) -> Intervals | None:
+        """The sampling interval of each record, shape (n,); None: there is no sampling."""
+        if template.id < FIRST_TEMPLATE_ID:
+            sampling = sampling_of_headers([(each.header, each.session.sampling) for each in pending],
+                                           np.diff(ends, prepend=0))
+            self._counts["unknown_sampling"] += sampling.unknown
+            return sampling.intervals
+        samplers = self._announced.samplers
+        parts, start, at = [], 0, 0
+        while at < len(pending):
+            first, beyond = pending[at], at + 1
+            alone = samplers.number(first.session) > 0
+            tables = samplers.tables(first.session, first.domain) if alone else ()
+            while not alone and beyond < len(pending) and not samplers.number(pending[beyond].session) and (
+                    pending[beyond].session.sampling == first.session.sampling):
+                beyond += 1
+            end = int(ends[beyond - 1])
+            found = sampling_of(template, records[start:end], tables, first.session.sampling)
+            self._counts["unknown_sampling"] += found.unknown
+            self._counts["options_of_other_domain"] += found.other_domain
+            self._counts["options_of_other_port"] += found.other_port
+            parts.append((end - start, found.intervals))
+            start, at = end, beyond
+        if all(intervals is None for _, intervals in parts):
+            return None
+        return np.concatenate([np.ones(count) if intervals is None else intervals for count, intervals in parts])
+
+    def _boot_times(self, pending: Sequence[PendingSets], origin: npt.NDArray[np.intp],
+                    boot_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Boot times of records, shape (n,), with what other messages say where their own do not."""
         missing = boot_ms < 0
-        found = self._announced.boots.find(session, domain) if missing.any() else Found(None)
-        if found.value is None:
+        if not missing.any():
             return boot_ms
-        self._counts["options_of_other_domain"] += int(missing.sum()) * found.other_domain
-        self._counts["options_of_other_port"] += int(missing.sum()) * found.other_port
-        return np.where(missing, found.value, boot_ms)
+        boot_ms, numbers = boot_ms.copy(), np.bincount(origin[missing], minlength=len(pending))
+        for place, number in enumerate(numbers.tolist()):
+            found = self._announced.boots.find(pending[place].session, pending[place].domain) if number else Found(None)
+            if found.value is not None:
+                self._counts["options_of_other_domain"] += number * found.other_domain
+                self._counts["options_of_other_port"] += number * found.other_port
+                boot_ms[missing & (origin == place)] = found.value
+        return boot_ms
 
     def _number_origins(self, rows: Collected, origins: Origins, sources: npt.NDArray[np.intp],
                         pending: PendingSets) -> None:
@@ -203,14 +261,46 @@ class FlowRows:
         self._counts["layer2_records"] += collected.layer2_records
         self.events.update(dict(collected.events))
 
-    def _number(self, rows: Collected, exporter: str, domain: int) -> None:
-        """Replace the exporter's interface numbers by synthetic ifindexes."""
-        rows["ifindex"] = self._points.numbers(exporter, domain, rows["ifindex"])
+    def _number(self, rows: Collected, origin: npt.NDArray[np.intp] | npt.NDArray[np.int64],
+                origins: Sequence[tuple[str, int]]) -> None:
+        """Replace the exporters' interface numbers by synthetic ifindexes.
+
+        Args:
+            origin: index into `origins` of each row, shape (n,).
+            origins: exporters and Observation Domains.
+        """
+        rows["ifindex"] = self._points.numbers(origins, origin, rows["ifindex"])
         places = np.flatnonzero(rows["other_ifindex"])
         if len(places):
-            rows["other_ifindex"][places] = self._points.numbers(exporter, domain, rows["other_ifindex"][places])
+            rows["other_ifindex"][places] = self._points.numbers(origins, origin[places], rows["other_ifindex"][places])
         if rows["opposite"].any():
             rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
+
+    def _believed_intervals(self, intervals: Intervals) -> Intervals:
+        """The sampling intervals; 1 for those that are too high, which are counted."""
+        high = intervals > HIGHEST_INTERVAL
+        self._counts["unknown_sampling"] += int(high.sum())
+        return np.where(high, 1.0, intervals) if high.any() else intervals
+
+    def _believed(self, rows: Collected, origin: npt.NDArray[np.integer], exporters: Sequence[str],
+                  ) -> npt.NDArray[np.bool_]:
+        """Which rows are not larger than can be, each and together, shape (n,); others are counted.
+
+        Args:
+            origin: index into `exporters` of each row, shape (n,).
+        """
+        believed: npt.NDArray[np.bool_] = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
+        self._counts["unusable_records"] += int((~believed).sum())
+        largest = np.where(believed, np.maximum(rows["octets"], rows["packets"]), np.uint64(0)).astype(np.float64)
+        together = np.bincount(origin, largest, len(exporters))
+        if together.max(initial=0) < _SMALL and self.credit.admit("", int(together.sum())):
+            return believed
+        refused = np.array([not self.credit.admit(exporter, int(amount))
+                            for exporter, amount in zip(exporters, together.tolist(), strict=True)])
+        if refused.any():
+            self._counts["implausible_records"] += int((believed & refused[origin]).sum())
+            believed &= ~refused[origin]
+        return believed
 
     def _multiply(self, rows: Collected, intervals: Intervals) -> None:
         """Multiply the counters of sampled traffic by the sampling interval."""
@@ -229,6 +319,16 @@ def _with_intervals(reported: Reported | None, intervals: npt.NDArray[np.float64
         reported = np.zeros(len(intervals), REPORTED_DTYPE)
     reported["sampling_interval"] = np.where(sampled, np.minimum(np.round(intervals), 0xFFFF_FFFF), 0)
     return reported
+
+
+def joinable(template: Template) -> bool:
+    """Whether records of this Template may be made rows together, whoever sent them: nothing in them depends on it."""
+    found: bool | None = template.__dict__.get("_joinable")
+    if found is None:
+        found = not (owns_names(template) or name_fields(template) or has_origins(template)
+                     or without_owners(template) is not template or any("Total" in name for name in template.names))
+        template.__dict__["_joinable"] = found
+    return found
 
 
 @lru_cache(4096)

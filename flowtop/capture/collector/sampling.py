@@ -7,7 +7,7 @@ Sessions over TCP and TLS are not joined (RFC 7011 section 8.1); those over UDP 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -17,14 +17,15 @@ import numpy.typing as npt
 
 from flowtop.capture.collector.intervals import Intervals, intervals_of, numbers
 from flowtop.capture.collector.sessions import Session
+from flowtop.capture.collector.shares import Shares
 from flowtop.model.kinds import Direction
 from flowtop.wire.ipfix import Records
-from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, Template
+from flowtop.wire.ipfix_template import Template
 
-MAX_SAMPLERS = 4_096
-"""Limit of samplers per Observation Domain: some routers announce one per interface."""
+MAX_SAMPLERS = 16_384
+"""Limit of samplers per exporter's address: some routers announce one per interface."""
 MAX_ALL_SAMPLERS = 65_536
-"""Limit of samplers over all exporters."""
+"""Limit of samplers over all exporters; the least recently announced go."""
 _MAX_SEQUENCE = 16
 """Limit of selectors in a Selection Sequence."""
 
@@ -48,7 +49,6 @@ class Announcement(IntEnum):
     KNOWN = 1
     NEW = 2
     CHANGED = 3
-    REFUSED = 4
 
 
 class Samplers:
@@ -62,50 +62,61 @@ class Samplers:
     def __len__(self) -> int:
         return len(self._intervals) + len(self._sequences)
 
-    def announce(self, values: Mapping[str, Any], interval: float | None, room: bool,
-                 before_change: Callable[[], None]) -> Announcement:
+    def announce(self, values: Mapping[str, Any], interval: float | None,
+                 before_change: Callable[[], None]) -> tuple[Announcement, Selector | int]:
         """Store what a record of Options Data says about sampling.
 
         Args:
             values: of the record, by element name; integers as int.
             interval: in the record, see intervals_of; None if there is no element of sampling in it.
-            room: whether another sampler may be stored.
             before_change: called before an earlier announcement is replaced.
+
+        Returns:
+            What it was, and of which sampler: its selector, or the number of its Selection Sequence.
         """
         if interval is None:
-            return self._announce_sequence(values, room, before_change)
+            return self._announce_sequence(values, before_change)
         selector = _selector(values)
         before = self._intervals.get(selector)
-        if before is None and not room:
-            return Announcement.REFUSED
         if before is not None:
             # An algorithm that comes without its parameters doesn't take back those that came apart from it.
             if before == interval or np.isnan(interval):
-                return Announcement.KNOWN
+                return Announcement.KNOWN, selector
             before_change()
         self._intervals[selector] = interval
         self._table = None
-        return Announcement.NEW if before is None else Announcement.CHANGED
+        return Announcement.NEW if before is None else Announcement.CHANGED, selector
 
-    def _announce_sequence(self, values: Mapping[str, Any], room: bool,
-                           before_change: Callable[[], None]) -> Announcement:
+    def remove(self, which: Selector | int) -> None:
+        """Remove a sampler: by its selector, or by the number of its Selection Sequence."""
+        if isinstance(which, int):
+            del self._sequences[which]
+        else:
+            del self._intervals[which]
+        self._table = None
+
+    @property
+    def all(self) -> list[Selector | int]:
+        """Every sampler, as for `remove`."""
+        return [*self._intervals, *self._sequences]
+
+    def _announce_sequence(self, values: Mapping[str, Any],
+                           before_change: Callable[[], None]) -> tuple[Announcement, Selector | int]:
         """Store a Selection Sequence Report (RFC 5476 section 6.5.1): the selectors that packets passed in turn."""
         sequence = values.get(_SEQUENCE)
         selectors = tuple(value for name, value in values.items() if name.partition("#")[0] == _SAMPLER)
         if not isinstance(sequence, int) or not selectors:
-            return Announcement.NOTHING
+            return Announcement.NOTHING, None
         if len(selectors) > _MAX_SEQUENCE:
             selectors = (-1,)  # nobody's selector: the interval is not known
         before = self._sequences.get(sequence)
         if before == selectors:
-            return Announcement.KNOWN
-        if before is None and not room:
-            return Announcement.REFUSED
+            return Announcement.KNOWN, sequence
         if before is not None:
             before_change()
         self._sequences[sequence] = selectors
         self._table = None
-        return Announcement.NEW if before is None else Announcement.CHANGED
+        return Announcement.NEW if before is None else Announcement.CHANGED, sequence
 
     def table(self) -> SamplerTable:
         """All samplers; the interval of a Selection Sequence is the product of its selectors' intervals."""
@@ -227,12 +238,20 @@ class _Exporter:
         return table
 
 
+_Place = tuple[Hashable, Hashable, int, Selector | int]
+"""Session.group, session, Observation Domain, sampler."""
+
+
 class SamplerDirectory:
-    """Samplers of all exporters, in bounded memory."""
+    """Samplers of all exporters, in bounded memory.
+
+    Attributes:
+        shares: which of them are kept.
+    """
 
     def __init__(self) -> None:
+        self.shares: Shares[_Place] = Shares(MAX_ALL_SAMPLERS, MAX_SAMPLERS)
         self._exporters: dict[Hashable, _Exporter] = {}
-        self._number = 0
 
     def has(self, session: Session) -> bool:
         """Whether a session has announced samplers."""
@@ -250,35 +269,47 @@ class SamplerDirectory:
         group = session.group
         exporter = self._exporters.get(group) or _Exporter()
         samplers = exporter.sessions.get(session.key, {}).get(domain) or Samplers()
-        before = len(samplers)
-        result = samplers.announce(values, interval, before < MAX_SAMPLERS and self._number < MAX_ALL_SAMPLERS,
-                                   before_change)
+        result, which = samplers.announce(values, interval, before_change)
+        place = group, session.key, domain, which
+        if result in (Announcement.KNOWN, Announcement.CHANGED):
+            self.shares.use(place)
         if result in (Announcement.NEW, Announcement.CHANGED):
-            self._number += len(samplers) - before
-            exporter.number += len(samplers) - before
+            exporter.number += result == Announcement.NEW
             self._exporters[group] = exporter
             exporter.sessions.setdefault(session.key, {})[domain] = samplers
             of_domain = exporter.domains.setdefault(domain, {})
             of_domain.pop(session.key, None)
             of_domain[session.key] = samplers
             exporter.merged.clear()
+        gone = self.shares.add(place, session.exporter) if result == Announcement.NEW else None
+        if gone is not None:
+            self._remove(*gone)
         return result
+
+    def _remove(self, group: Hashable, session: Hashable, domain: int, which: Selector | int) -> None:
+        exporter = self._exporters[group]
+        samplers = exporter.sessions[session][domain]
+        samplers.remove(which)
+        exporter.number -= 1
+        exporter.merged.clear()
+        if samplers:
+            return
+        del exporter.sessions[session][domain], exporter.domains[domain][session]
+        if not exporter.domains[domain]:
+            del exporter.domains[domain]
+        if not exporter.sessions[session]:
+            del exporter.sessions[session]
+        if not exporter.sessions:
+            del self._exporters[group]
 
     def forget(self, session: Session) -> None:
         """Remove the samplers of a session."""
         group = session.group
         exporter = self._exporters.get(group)
-        if exporter is None or session.key not in exporter.sessions:
-            return
-        for domain, samplers in exporter.sessions.pop(session.key).items():
-            self._number -= len(samplers)
-            exporter.number -= len(samplers)
-            del exporter.domains[domain][session.key]
-            if not exporter.domains[domain]:
-                del exporter.domains[domain]
-        exporter.merged.clear()
-        if not exporter.sessions:
-            del self._exporters[group]
+        for domain, samplers in list(exporter.sessions.get(session.key, {}).items()) if exporter else ():
+            for which in samplers.all:
+                self.shares.remove((group, session.key, domain, which))
+                self._remove(group, session.key, domain, which)
 
     def tables(self, session: Session, domain: int) -> Iterator[tuple[Origin, SamplerTable]]:
         """Samplers for flows of a domain of a session, in the order in which they are asked."""
@@ -332,36 +363,50 @@ class Sampling:
 _UNSET = -1.0
 
 
-def sampling_of(template: Template, records: Records, header: Header, tables: Iterable[tuple[Origin, SamplerTable]],
+def sampling_of_headers(headers: Sequence[tuple[Header, float]], counts: npt.NDArray[np.int64]) -> Sampling:
+    """The sampling of records of NetFlow versions without Options, which have only their message's header.
+
+    Args:
+        headers: of messages, and the interval where they report none; 0: no sampling.
+        counts: numbers of records under each of these, shape (m,).
+    """
+    reported = np.array([header.interval for header, _ in headers], np.float64)
+    sampled = np.array([header.sampled for header, _ in headers], np.bool_)
+    otherwise = np.array([sampling for _, sampling in headers], np.float64)
+    missing = (reported == 0) & (otherwise == 0)
+    intervals = np.maximum(np.where(reported > 0, reported, otherwise), 1)
+    return Sampling(intervals.repeat(counts) if (intervals > 1).any() else None, int(counts[missing & sampled].sum()),
+                    0, 0)
+
+
+def sampling_of(template: Template, records: Records, tables: Iterable[tuple[Origin, SamplerTable]],
                 otherwise: float) -> Sampling:
     """The sampling of records of one Template. What the records themselves say goes before what was announced.
 
     Args:
-        template: of the records; those with the id of a NetFlow version without Options have only the header.
+        template: of the records, announced by an exporter.
         records: shape (n,).
-        header: of their messages.
         tables: samplers that may apply, the nearest first.
         otherwise: interval where the exporter reports none; 0: no sampling.
     """
     selectors = _Selectors(records)
-    intervals = np.full(len(records), float(header.interval) or _UNSET)
-    sampled = np.full(len(records), header.sampled)
-    own = intervals_of(records) if template.id >= FIRST_TEMPLATE_ID else None
+    intervals = np.full(len(records), _UNSET)
+    sampled = np.zeros(len(records), np.bool_)
+    own = intervals_of(records)
     if own is not None:
         intervals = np.where(own > 0, own, intervals)
         sampled |= np.isnan(own)
     joined = [0, 0]
-    if template.id >= FIRST_TEMPLATE_ID:
-        for origin, table in tables:
-            missing = intervals == _UNSET
-            if not missing.any():
-                break
-            found = _look_up(table, template.id, selectors)
-            sampled |= missing & np.isnan(found)
-            missing &= found >= 0
-            intervals = np.where(missing, found, intervals)
-            for place, other in enumerate(origin):
-                joined[place] += int(missing.sum()) if other else 0
+    for origin, table in tables:
+        missing = intervals == _UNSET
+        if not missing.any():
+            break
+        found = _look_up(table, template.id, selectors)
+        sampled |= missing & np.isnan(found)
+        missing &= found >= 0
+        intervals = np.where(missing, found, intervals)
+        for place, other in enumerate(origin):
+            joined[place] += int(missing.sum()) if other else 0
     missing = intervals == _UNSET
     if otherwise:
         intervals = np.where(intervals <= 0, otherwise, intervals)

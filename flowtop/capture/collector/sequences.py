@@ -12,16 +12,17 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from flowtop.capture.collector.sessions import Session, has_rebooted
+from flowtop.capture.collector.shares import Shares
 
 _MODULUS = 1 << 32
 _LARGEST_GAP = 1 << 24
 """A gap larger than this counts as a restart of the sequence, not as loss."""
 _LATEST = 1 << 16
 """How far behind a message may be to count as late; further behind, the exporter has restarted."""
-MAX_STREAMS = 256
-"""Limit of sequences per session."""
+MAX_STREAMS = 4_096
+"""Limit of sequences per exporter's address."""
 MAX_ALL_STREAMS = 8_192
-"""Limit of sequences over all sessions."""
+"""Limit of sequences over all sessions; the least recently used are forgotten."""
 _CERTAIN = 32
 """So many more messages that fit one way of counting than the other settle which it is."""
 
@@ -133,11 +134,16 @@ _Place = tuple[Hashable, int, Hashable]
 
 
 class Sequences:
-    """The sequences of all exporters, in bounded memory."""
+    """The sequences of all exporters, in bounded memory.
+
+    Attributes:
+        shares: which of them are kept.
+    """
 
     def __init__(self) -> None:
+        self.shares: Shares[_StreamKey] = Shares(MAX_ALL_STREAMS, MAX_STREAMS)
         self._streams: dict[_StreamKey, _Stream] = {}
-        self._by_session: dict[Hashable, list[tuple[_StreamKey, _Place]]] = {}
+        self._by_session: dict[Hashable, dict[_StreamKey, _Place]] = {}
         self._numberings: dict[_Place, _Numbering] = {}
 
     def __len__(self) -> int:
@@ -145,39 +151,50 @@ class Sequences:
 
     def see(self, session: Session, protocol: int, domain: Hashable, sequence: int, units: int | None,
             export_time_s: int, boot_ms: int | None) -> Verdict:
-        """Check the sequence number of one message; see SequenceTracker.see. Beyond the limits nothing is checked.
+        """Check the sequence number of one message; see SequenceTracker.see.
 
         Args:
             session: the Transport Session.
             protocol: its version of IPFIX or NetFlow; another number for others.
             domain: the Observation Domain, or what else has a sequence of its own.
         """
-        stream = self._streams.get((session.key, protocol, domain)) or self._add(session, protocol, domain)
+        key = session.key, protocol, domain
+        stream = self._streams.get(key)
         if stream is None:
-            return Verdict()
+            stream = self._add(session, protocol, domain)
+        else:
+            self.shares.use(key)
         own = stream.tracker.see(sequence, units, export_time_s, boot_ms)
         numbering = stream.numbering
         if numbering.whole is None:
             return own
         return numbering.judge(own, numbering.whole.see(sequence, units, export_time_s, boot_ms))
 
-    def _add(self, session: Session, protocol: int, domain: Hashable) -> _Stream | None:
-        mine = self._by_session.get(session.key, [])
-        if len(mine) >= MAX_STREAMS or len(self._streams) >= MAX_ALL_STREAMS:
-            return None
+    def _add(self, session: Session, protocol: int, domain: Hashable) -> _Stream:
         key, place, tracker = (session.key, protocol, domain), (session.group, protocol, domain), SequenceTracker()
         numbering = self._numberings.setdefault(place, _Numbering(tracker))
         numbering.ports += 1
         if numbering.ports > 1 and numbering.whole is None:
             numbering.whole = copy.copy(numbering.first)
         stream = self._streams[key] = _Stream(numbering, tracker)
-        self._by_session.setdefault(session.key, mine).append((key, place))
+        self._by_session.setdefault(session.key, {})[key] = place
+        gone = self.shares.add(key, session.exporter)
+        if gone is not None:
+            self._remove(gone)
         return stream
 
     def forget(self, session: Session) -> None:
         """Remove the sequences of a session."""
-        for key, place in self._by_session.pop(session.key, ()):
-            del self._streams[key]
-            self._numberings[place].ports -= 1
-            if not self._numberings[place].ports:
-                del self._numberings[place]
+        for key in list(self._by_session.get(session.key, ())):
+            self.shares.remove(key)
+            self._remove(key)
+
+    def _remove(self, key: _StreamKey) -> None:
+        mine = self._by_session[key[0]]
+        place = mine.pop(key)
+        if not mine:
+            del self._by_session[key[0]]
+        del self._streams[key]
+        self._numberings[place].ports -= 1
+        if not self._numberings[place].ports:
+            del self._numberings[place]

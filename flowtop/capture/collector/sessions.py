@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 MAX_SESSIONS = 1_024
-MAX_AGENTS = 256
+MAX_OF_EXPORTER = 128
+"""Limit of sessions of one exporter's address."""
+SETTLED_S = 60.0
+"""A session in which messages came over so long a time is removed after all others: forged addresses come and go."""
+MAX_AGENTS = 4_096
 """Limit of sFlow sub-agents per session with state."""
 MAX_ALL_AGENTS = 8_192
 """Limit of sFlow sub-agents with state over all sessions."""
@@ -69,15 +73,21 @@ class KnownSession:
     """State of a session.
 
     Attributes:
-        announced: over UDP, when each Template was announced last, in s: by protocol version, domain and id.
-        heard_s: when the last message arrived, s since 1970 UTC.
+        agent_names: the octets that name the sFlow sub-agents.
+        announced: over UDP, when each Template was announced last, in s: by Observation Domain, id and protocol
+            version, the one announced the longest time ago first.
+        first_s, heard_s: when the first and the last message arrived, s since 1970 UTC.
+        weight: of its Templates, see TemplateStore.weight.
         group: see Session.group.
     """
 
     session: Session
-    agents: dict[tuple[str, int], SubAgent] = field(default_factory=dict)
-    announced: dict[tuple[int, int, int], float] = field(default_factory=dict)
+    agents: OrderedDict[tuple[str, int], SubAgent] = field(default_factory=OrderedDict)
+    agent_names: set[bytes] = field(default_factory=set)
+    announced: OrderedDict[tuple[int, int, int], float] = field(default_factory=OrderedDict)
+    first_s: float = 0.0
     heard_s: float = 0.0
+    weight: int = 0
     group: Hashable = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,15 +95,23 @@ class KnownSession:
 
 
 class Sessions:
-    """All known sessions, the least recently used first.
+    """All known sessions.
 
     Attributes:
-        agents: number of sFlow sub-agents with state, over all sessions.
+        evicted_agents: number of sFlow sub-agents whose state was removed because there were too many.
+        weight: of the Templates of all sessions.
     """
 
     def __init__(self) -> None:
-        self.agents = 0
-        self._known: OrderedDict[Hashable, KnownSession] = OrderedDict()
+        self.evicted_agents = 0
+        self.weight = 0
+        self._known: dict[Hashable, KnownSession] = {}
+        self._new: OrderedDict[Hashable, None] = OrderedDict()
+        self._settled: OrderedDict[Hashable, None] = OrderedDict()
+        self._of_exporter: dict[str, OrderedDict[Hashable, None]] = {}
+        self._settled_of: Counter[str] = Counter()
+        self._weights: Counter[str] = Counter()
+        self._agents: OrderedDict[tuple[Hashable, tuple[str, int]], None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -101,24 +119,64 @@ class Sessions:
     def __iter__(self) -> Iterator[KnownSession]:
         return iter(self._known.values())
 
-    @property
-    def over_limit(self) -> bool:
-        """Whether there are more than MAX_SESSIONS, so that the oldest has to be removed."""
-        return len(self._known) > MAX_SESSIONS
-
-    def oldest(self) -> Session:
-        """The least recently used session."""
-        return next(iter(self._known.values())).session
-
     def touch(self, session: Session, now_s: float) -> KnownSession:
         """The state of a session; marks it as most recently used."""
-        known = self._known.get(session.key)
+        key = session.key
+        known = self._known.get(key)
         if known is None:
-            known = self._known[session.key] = KnownSession(session)
+            known = self._known[key] = KnownSession(session, first_s=now_s)
+            self._new[key] = None
+            self._of_exporter.setdefault(session.exporter, OrderedDict())[key] = None
         else:
-            self._known.move_to_end(session.key)
+            self._of_exporter[session.exporter].move_to_end(key)
+            if key in self._settled:
+                self._settled.move_to_end(key)
+            elif now_s - known.first_s >= SETTLED_S:
+                del self._new[key]
+                self._settled[key] = None
+                self._settled_of[session.exporter] += 1
+            else:
+                self._new.move_to_end(key)
         known.heard_s = now_s
         return known
+
+    def surplus(self, known: KnownSession) -> Session | None:
+        """A session that has to be removed, as there are too many since this one was added; None: there are not.
+
+        It is the least recently used one of an exporter with too many, else of those that are not settled yet.
+        """
+        mine = self._of_exporter[known.session.exporter]
+        if len(mine) > MAX_OF_EXPORTER or (
+                len(self._known) > MAX_SESSIONS and len(mine) > MAX_SESSIONS // len(self._of_exporter) > 0):
+            return self._known[next(iter(mine))].session
+        if len(self._known) <= MAX_SESSIONS:
+            return None
+        unsettled = next(iter(self._new))
+        key = unsettled if unsettled != known.session.key or not self._settled else next(iter(self._settled))
+        return self._known[key].session
+
+    def heaviest(self, known: KnownSession, limit: int) -> KnownSession | None:
+        """A session that has to lose Templates, as they weigh more than `limit` since this one has announced some.
+
+        It is one of the same exporter if this has more than an equal share; else the least recently used.
+        """
+        if self.weight <= limit:
+            return None
+        exporter = known.session.exporter
+        if self._weights[exporter] * len(self._of_exporter) >= limit:
+            return next((mine for key in self._of_exporter[exporter] if (mine := self._known[key]).weight), None)
+        return next((mine for order in (self._new, self._settled) for key in order
+                     if (mine := self._known[key]).weight and mine is not known), None)
+
+    def weigh(self, known: KnownSession, weight: int) -> None:
+        """Note what the Templates of a session weigh."""
+        added, known.weight = weight - known.weight, weight
+        self.weight += added
+        self._weights[known.session.exporter] += added
+
+    def is_stranger(self, exporter: str) -> bool:
+        """Whether no session of this address is settled."""
+        return exporter not in self._settled_of
 
     def get(self, key: Hashable) -> KnownSession | None:
         """The state of the session of that key, or None."""
@@ -127,14 +185,39 @@ class Sessions:
     def forget(self, session: Session) -> None:
         """Remove the state of a session."""
         known = self._known.pop(session.key, None)
-        self.agents -= len(known.agents) if known else 0
+        if known is None:
+            return
+        self.weigh(known, 0)
+        if session.key in self._settled:
+            del self._settled[session.key]
+            self._settled_of[known.session.exporter] -= 1
+            if not self._settled_of[known.session.exporter]:
+                del self._settled_of[known.session.exporter]
+        else:
+            del self._new[session.key]
+        mine = self._of_exporter[known.session.exporter]
+        del mine[session.key]
+        if not mine:
+            del self._of_exporter[known.session.exporter], self._weights[known.session.exporter]
+        for place in known.agents:
+            del self._agents[session.key, place]
 
     def agent(self, known: KnownSession, address: str, sub_agent: int) -> SubAgent:
-        """The state of an sFlow sub-agent. It is not stored if there are too many."""
-        agent = known.agents.get((address, sub_agent))
-        if agent is None:
-            agent = SubAgent()
-            if len(known.agents) < MAX_AGENTS and self.agents < MAX_ALL_AGENTS:
-                known.agents[address, sub_agent] = agent
-                self.agents += known.session.key in self._known
+        """The state of an sFlow sub-agent; of too many, the least recently used of its session or of all is removed."""
+        key, place = known.session.key, (address, sub_agent)
+        agent = known.agents.get(place)
+        if agent is not None:
+            known.agents.move_to_end(place)
+            self._agents.move_to_end((key, place))
+            return agent
+        agent = known.agents[place] = SubAgent()
+        self._agents[key, place] = None
+        if len(known.agents) > MAX_AGENTS:
+            self._forget_agent(key, next(iter(known.agents)))
+        elif len(self._agents) > MAX_ALL_AGENTS:
+            self._forget_agent(*next(iter(self._agents)))
         return agent
+
+    def _forget_agent(self, key: Hashable, place: tuple[str, int]) -> None:
+        del self._known[key].agents[place], self._agents[key, place]
+        self.evicted_agents += 1

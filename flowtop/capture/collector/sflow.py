@@ -40,6 +40,7 @@ class SampledRows(NamedTuple):
         extended: what the agent reports of packets beside their headers, each only once.
         extended_of: index into `extended` for each row, shape (n,).
         unusable: number of packets that are not IP.
+        origins: what was given to `add` with each row's packet, shape (n,).
     """
 
     rows: Collected
@@ -47,6 +48,7 @@ class SampledRows(NamedTuple):
     extended: list[Extended]
     extended_of: npt.NDArray[np.int64]
     unusable: int
+    origins: npt.NDArray[np.int64]
 
 
 _ADDRESSES = ("next_hop", "bgp_next_hop", "post_nat_source", "post_nat_destination")
@@ -80,7 +82,7 @@ def reported_of(sampled: SampledRows, users: Callable[[list[bytes]], list[int]])
 
 
 class SampledPackets:
-    """Sampled packets of one agent that wait for the drain.
+    """Sampled packets that wait for the drain.
 
     Attributes:
         lying: packets whose header's length is larger than their frame; known after `rows`.
@@ -90,11 +92,16 @@ class SampledPackets:
         self.lying = 0
         self._packets: list[SampledPacket] = []
         self._times_ms: list[int] = []
+        self._origins: list[int] = []
 
-    def add(self, packets: tuple[SampledPacket, ...], now_ms: int) -> None:
-        """Add the packets of a datagram."""
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def add(self, packets: tuple[SampledPacket, ...], now_ms: int, origin: int = 0) -> None:
+        """Add the packets of a datagram; `origin` stands for its agent."""
         self._packets += packets
         self._times_ms += [now_ms] * len(packets)
+        self._origins += [origin] * len(packets)
 
     def rows(self, tunnel_ports: TunnelPorts | None = None) -> SampledRows:
         """The packets that can be read; frames of which only the Ethernet header was described come after them, and
@@ -137,7 +144,8 @@ class SampledPackets:
         _note_missing(rows, np.array([packet.protocol == sflow.ETHERNET and not packet.described for packet in chosen],
                                      np.bool_) | inner)
         intervals = np.array([packet.interval for packet in chosen], np.float64)
-        return SampledRows(rows, intervals, reported, numbers, len(self._packets) - len(rows) + tunnels)
+        return SampledRows(rows, intervals, reported, numbers, len(self._packets) - len(rows) + tunnels,
+                           np.array(self._origins, np.int64)[places])
 
     def _ethernet_rows(self, bare: list[int]) -> tuple[Collected, npt.NDArray[np.int64]]:
         """Rows of IP packets of which only the Ethernet header is known, as aggregates; and which packets they are."""

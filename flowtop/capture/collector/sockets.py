@@ -8,20 +8,19 @@ import selectors
 import socket
 import ssl
 import struct
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
+from flowtop.capture.collector.connections import HANDSHAKE_S, Places, SpareDescriptor, Standing
 from flowtop.capture.collector.dtls import DtlsServer, Peer
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
-from flowtop.capture.collector.url import ListenUrl
+from flowtop.capture.collector.url import AllowedSources, ListenUrl, no_password
 from flowtop.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.wire.ipfix_decoder import split_messages
 from flowtop.wire.ipfix_template import IpfixDecodeError
 
-MAX_CONNECTIONS = 256
 BURST = 512
 """Limit of datagrams read from one socket before others are served."""
 _BUFFER_OCTETS = 16_777_216
@@ -34,6 +33,14 @@ _END_OF_RECORD = 0x80
 _DATAGRAMS = ("udp", "dtls")
 _TURNS = 16
 """Limit of reads from one connection before others are served."""
+_TURN_S = 0.05
+"""Limit of time for datagrams before others are served, such as a signal that ends the run."""
+_LAST_S = 0.2
+"""Limit of time for what the sockets have buffered at the end."""
+_NO_CONNECTION = (errno.EAGAIN, errno.EINTR)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+"""Errors of accept(2): the others are of a connection that has failed before it was accepted."""
 
 
 class Listener:
@@ -44,26 +51,32 @@ class Listener:
         selector: the sockets are registered here, with a callback for when they become readable.
         process: receives the messages.
         now: returns s since 1970 UTC.
+        places: of the connections of all addresses.
+        spare: descriptor for when there is no other.
 
     Raises FlowtopError: the address is in use or not local, or the certificate cannot be read.
     """
 
     def __init__(self, url: ListenUrl, selector: selectors.BaseSelector, process: CollectingProcess,
-                 now: Callable[[], float]) -> None:
+                 now: Callable[[], float], places: Places, spare: SpareDescriptor) -> None:
         self._url = url
         self._selector = selector
         self._process = process
         self._now = now
         self._context = _tls_context(url) if url.transport == "tls" else None
-        self._connections: OrderedDict[int, _Connection] = OrderedDict()
+        self._connections: dict[int, _Connection] = {}
+        self._places = places
+        self._spare = spare
         self._dropped = 0
         self._numbers = count()
+        self._allowed = AllowedSources(url.allow) if url.allow else None
         self.socket = _bound(url)
+        self._name = self.address
         self._dtls: DtlsServer | None = None
         self._failed = self._strange = 0
         if url.transport == "dtls":
             try:
-                self._dtls = DtlsServer(url, self._send)
+                self._dtls = DtlsServer(url, self._send, now)
             except FlowtopError:
                 self.socket.close()
                 raise
@@ -86,19 +99,25 @@ class Listener:
         self.socket.close()
 
     def take_all(self) -> None:
-        """Receive what the sockets have buffered, before the last drain."""
-        while self._url.transport not in _DATAGRAMS and self._accept():
+        """Receive what the sockets have buffered, before the last drain; not for ever where more keeps coming."""
+        until_s = self._now() + _LAST_S
+
+        def goes_on() -> bool:
+            return not self._process.full and self._now() < until_s
+
+        while self._url.transport not in _DATAGRAMS and goes_on() and self._accept():
             pass
         for connection in list(self._connections.values()):
-            while not self._process.full and self._read(connection):
+            while goes_on() and self._read(connection):
                 pass
-        if self._url.transport in _DATAGRAMS:
-            while not self._process.full and self._take_datagrams() == BURST:
-                pass
+        while self._url.transport in _DATAGRAMS and goes_on() and self._take_datagrams():
+            pass
 
     def count_drops(self) -> None:
-        """Update the counter of datagrams dropped by the kernel because the socket's buffer was full."""
+        """Count the datagrams that the kernel dropped as the socket's buffer was full; give up handshakes that take too
+        long. Call it about once a second."""
         if self._url.transport not in _DATAGRAMS:
+            self._places.give_up_overdue(self._now())
             return
         if self._dtls is not None:
             self._dtls.repeat()
@@ -109,26 +128,30 @@ class Listener:
         self._dropped = dropped
 
     def _take_datagrams(self) -> int:
-        """Receive up to BURST datagrams; returns their number."""
+        """Receive up to BURST datagrams, for a limited time; returns their number."""
         receive, process, now_s = self.socket.recvfrom, self._process, self._now()
-        number = 0
-        with suppress(BlockingIOError, ConnectionError):
-            while number < BURST and not process.full:
+        number, until_s = 0, now_s + _TURN_S
+        with suppress(BlockingIOError, ConnectionError, InterruptedError):
+            while number < BURST and not process.full and (number % 8 or self._now() < until_s):
                 octets, source = receive(_LONGEST)
                 number += 1
+                if self._allowed is not None and source[0] not in self._allowed:
+                    process.count("refused_sources")
+                    continue
                 session = self._session(source)
                 if self._dtls is None:
                     process.receive(octets, session, now_s)
                     continue
                 for message in self._dtls.take(octets, source):
-                    process.receive(message, session, now_s)
+                    if process.receive(message, session, now_s):
+                        self._dtls.prove(source)
                 self._end_sessions(self._dtls)  # before the new session of the same port is heard
         if self._dtls is not None:
             self._settle_dtls()
         return number
 
     def _session(self, source: Peer) -> Session:
-        return Session((self._url, *source[:2]), _plain(source[0]), True, self._url.sampling)
+        return Session((self._name, *source[:2]), _plain(source[0]), True, self._url.sampling)
 
     def _send(self, datagram: bytes, peer: Peer) -> None:
         with suppress(OSError):  # the peer sends its part of the handshake again
@@ -150,26 +173,46 @@ class Listener:
     # ---- streams
 
     def _accept(self) -> bool:
-        """Accept one connection; returns whether there was one."""
+        """Accept one connection; returns whether there was one, also one that had failed or was refused."""
         try:
             connection, source = self.socket.accept()
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.EINTR):
+            if error.errno in _BROKEN:
                 raise
-            return False
-        connection.setblocking(False)
-        if len(self._connections) >= MAX_CONNECTIONS:
+            if error.errno not in _NO_DESCRIPTOR:
+                return error.errno not in _NO_CONNECTION
+            if self._places.give_up_newcomer():
+                return True  # its descriptor is there for the next
+            refused = self._spare.refuse(self.socket)
+            self._process.count("refused_connections", refused)
+            return refused
+        if self._allowed is not None and source[0] not in self._allowed:
+            self._process.count("refused_sources")
+            connection.close()
+            return True
+        try:
+            connection.setblocking(False)
+            if self._context is not None:
+                connection.getpeername()  # one that was reset has no peer; SSLSocket would lose its descriptor
+                connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        except (OSError, ValueError):  # it was reset before it was accepted
             self._process.count("refused_connections")
-            self._end(next(iter(self._connections.values())))
-        if self._context is not None:
-            connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            connection.close()
+            return True
         number = next(self._numbers)
-        mine = _Connection(number, connection, Session((self._url, number), _plain(source[0]), False,
-                                                         self._url.sampling))
+        mine = _Connection(number, connection, Session((self._name, number), _plain(source[0]), False,
+                                                       self._url.sampling))
         mine.shaking_hands = self._context is not None
+        deadline = {"deadline_s": self._now() + HANDSHAKE_S} if mine.shaking_hands else {}
+        self._places.add(mine.session.key, mine.session.exporter, lambda: self._refuse(mine), **deadline)
         self._connections[number] = mine
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(mine))
         return True
+
+    def _refuse(self, connection: _Connection) -> None:
+        """End a connection that has no place, or whose handshake has failed."""
+        self._process.count("refused_connections")
+        self._end(connection)
 
     def _serve(self, connection: _Connection) -> None:
         """Read from a connection, up to _TURNS times; more if TLS holds decrypted data, which no selector reports."""
@@ -194,16 +237,14 @@ class Listener:
                                   lambda: self._serve(connection))
             return False
         except OSError:
-            if connection.shaking_hands:
-                self._process.count("refused_connections")
-            self._end(connection)
+            (self._refuse if connection.shaking_hands else self._end)(connection)
             return False
         if not octets:
             if connection.rest:
                 self._process.refuse("length")
             self._end(connection)
             return False
-        self._connections.move_to_end(connection.number)
+        self._places.use(connection.session.key)
         self._take_stream(connection, octets, whole)
         return True
 
@@ -218,6 +259,9 @@ class Listener:
         assert isinstance(connection.socket, ssl.SSLSocket)
         connection.socket.do_handshake()
         connection.shaking_hands = False
+        self._places.greeted(connection.session.key)
+        if self._url.ca:
+            self._places.prove(connection.session.key, Standing.AUTHENTICATED)
         self._selector.modify(connection.socket, selectors.EVENT_READ, lambda: self._serve(connection))
 
     def _take_stream(self, connection: _Connection, octets: bytes, whole: bool) -> None:
@@ -239,8 +283,13 @@ class Listener:
             return
         now_s = self._now()
         for message in messages:
-            if not self._process.receive(message, connection.session, now_s) and not sctp:
+            valid = self._process.receive(message, connection.session, now_s)
+            if not valid and not sctp:
                 self._end(connection)
+            elif valid and not connection.proved:
+                connection.proved = True
+                self._places.prove(connection.session.key, Standing.EXPORTER)
+            if connection.number not in self._connections:
                 return
         if whole and connection.rest:
             self._process.refuse("length")
@@ -249,9 +298,11 @@ class Listener:
     def _end(self, connection: _Connection) -> None:
         if self._connections.pop(connection.number, None) is None:
             return
+        self._places.remove(connection.session.key)
         self._process.end(connection.session)
         self._selector.unregister(connection.socket)
-        connection.socket.close()
+        with suppress(OSError):
+            connection.socket.close()
 
 
 class _Connection:
@@ -263,6 +314,7 @@ class _Connection:
         self.session = session
         self.rest = b""
         self.shaking_hands = False
+        self.proved = False
 
     @property
     def decrypted(self) -> bool:
@@ -330,7 +382,7 @@ def _tls_context(url: ListenUrl) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.num_tickets = 0  # exporters that never read would reset the connection and lose data
     try:
-        context.load_cert_chain(url.cert, url.key or None)
+        context.load_cert_chain(url.cert, url.key or None, no_password)
         if url.ca:
             context.load_verify_locations(url.ca)
             context.verify_mode = ssl.CERT_REQUIRED

@@ -56,7 +56,8 @@ class SharedTemplates:
     def announced(self, known: KnownSession, version: int, domain: int, id_: int, now_s: float) -> Place:
         """Note that a session has announced a Template; returns where others look for it."""
         place = known.session.exporter, version, domain, id_
-        known.announced[version, domain, id_] = now_s
+        known.announced[domain, id_, version] = now_s
+        known.announced.move_to_end((domain, id_, version))
         ports = self._places.setdefault(place, _Ports())
         ports.sessions.pop(known.session.key, None)
         ports.sessions[known.session.key] = known
@@ -68,7 +69,7 @@ class SharedTemplates:
 
     def forget(self, known: KnownSession, version: int, domain: int, id_: int) -> None:
         """Note that a session's Template has expired, or that the session has ended."""
-        known.announced.pop((version, domain, id_), None)
+        known.announced.pop((domain, id_, version), None)
         place = known.session.exporter, version, domain, id_
         ports = self._places.get(place)
         if ports is not None and ports.sessions.pop(known.session.key, None) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
@@ -11,6 +11,8 @@ from flowtop.wire.ipfix_template import OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 
 MAX_OCTETS = 8_000_000
 MAX_SETS = 20_000
+OF_SOURCE = 2
+"""One source may have the half of these."""
 MAX_AGE_S = 1_800.0
 """Lifetime of a Template over UDP; an exporter that has not announced it by then will not."""
 
@@ -52,6 +54,9 @@ class HeldSets:
 
     def __init__(self) -> None:
         self._sets: OrderedDict[int, tuple[_Key, HeldSet]] = OrderedDict()
+        self._sources: dict[int, Hashable] = {}
+        self._of_source: dict[Hashable, OrderedDict[int, None]] = {}
+        self._octets_of: Counter[Hashable] = Counter()
         self._by_key: dict[_Key, OrderedDict[int, None]] = {}
         self._by_place: dict[Hashable, OrderedDict[int, None]] = {}
         self._by_session: dict[Hashable, set[_Key]] = {}
@@ -62,15 +67,27 @@ class HeldSets:
     def __len__(self) -> int:
         return len(self._sets)
 
-    def hold(self, key: _Key, held: HeldSet) -> None:
-        """Add a Data Set."""
+    def hold(self, key: _Key, held: HeldSet, source: Hashable = None) -> None:
+        """Add a Data Set.
+
+        Args:
+            source: who sent it.
+        """
         self._sets[self._next] = key, held
         self._by_key.setdefault(key, OrderedDict())[self._next] = None
         if held.place is not None:
             self._by_place.setdefault(held.place, OrderedDict())[self._next] = None
         self._by_session.setdefault(key[0], set()).add(key)
+        mine = self._of_source.setdefault(source, OrderedDict())
+        self._sources[self._next] = source
+        mine[self._next] = None
+        self._octets_of[source] += len(held.octets)
         self._next += 1
         self._octets += len(held.octets)
+        while mine and source is not None and (
+                self._octets_of[source] > MAX_OCTETS // OF_SOURCE or len(mine) > MAX_SETS // OF_SOURCE):
+            self._remove(next(iter(mine)))
+            self.dropped += 1
         while self._octets > MAX_OCTETS or len(self._sets) > MAX_SETS:
             self._drop_oldest()
 
@@ -80,7 +97,12 @@ class HeldSets:
         Args:
             boot_ms: when the exporter booted. Data Sets from before are dropped: template ids are assigned anew then.
         """
-        return [held for _, held in self._remove_all(self._by_key.get(key, ()), boot_ms)]
+        numbers = self._by_key.get(key)
+        return [held for _, held in self._remove_all(numbers, boot_ms)] if numbers else []
+
+    def wait_at(self, place: Hashable) -> bool:
+        """Whether Data Sets wait for a Template of that place."""
+        return place in self._by_place
 
     def take_at(self, place: Hashable, boot_ms: int = NO_BOOT) -> list[tuple[_Key, HeldSet]]:
         """Remove and return the Data Sets of all sessions that wait for a Template of that place, in order."""
@@ -117,6 +139,11 @@ class HeldSets:
     def _remove(self, number: int) -> tuple[_Key, HeldSet]:
         key, held = self._sets.pop(number)
         self._octets -= len(held.octets)
+        source = self._sources.pop(number)
+        self._octets_of[source] -= len(held.octets)
+        del self._of_source[source][number]
+        if not self._of_source[source]:
+            del self._of_source[source], self._octets_of[source]
         del self._by_key[key][number]
         if not self._by_key[key]:
             del self._by_key[key]

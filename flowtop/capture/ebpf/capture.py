@@ -60,9 +60,11 @@ def kernel_clock(
     return monotonic_ns if offset == 0 else lambda: monotonic_ns() - offset
 
 
-_SHORTEST_POLL_NS, _LONGEST_POLL_NS = 20_000_000, 200_000_000
+_SHORTEST_POLL_NS, _LONGEST_LOOK_NS, _LONGEST_POLL_NS = 20_000_000, 200_000_000, 3_600_000_000_000
 _NEW_FLOWS_PER_S = 500_000
-"""Assumed maximum rate of new flows: `wait` checks the map before it could be half full."""
+"""Assumed maximum rate of new flows: where the kernel does not say when the map is half full, `wait` looks before."""
+_NAMES_POLL_NS, _NAMES_BEHIND_POLL_NS = 250_000_000, 60_000_000
+"""Between two looks at names that packets told, and while some wait for their share of time."""
 _OPEN_BUDGET_NS = 1_000_000_000
 _RECONCILE_BUDGET_NS = 200_000_000
 """Time limit of attaching between two drains; the remaining interfaces follow."""
@@ -187,7 +189,7 @@ class EbpfCapture:
         if sockets is not None:
             self._closing(sockets)
         program = self._closing(compilation.result())
-        self._maps = FlowMaps(program.maps, self._closing(self._grace()))
+        self._maps = self._closing(FlowMaps(program.maps, self._closing(self._grace())))
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
             self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat, first=sockets,
@@ -273,14 +275,12 @@ class EbpfCapture:
     def wait(self, timeout_s: float) -> None:
         """See Capture.wait. Attaches to new interfaces meanwhile."""
         deadline = self._clock_ns() + round(timeout_s * 1e9)
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(self._events, select.POLLIN)
         while (left := deadline - self._clock_ns()) > 0:
+            self._maps.awaken()  # before the look: what gets full after it wakes again
             room = self._config.map_entries // 2 - self._maps.inserted()
             if room < 0:
                 return
-            ready = [fd for fd, _ in poll.poll(min(left, self._poll_ns(room)) / 1e6)]
+            ready = self._poll(min(left, self._poll_ns(room)))
             if self._events.fileno() in ready:
                 self._note_changes()
             self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
@@ -290,11 +290,25 @@ class EbpfCapture:
                 self._wake.clear()
                 return
 
+    def _poll(self, most_ns: int) -> list[int]:
+        """Sleep until there is something to do. Returns the descriptors that say so; none: the time is over."""
+        poll = select.poll()
+        for source in (self._wake, self._events):
+            poll.register(source, select.POLLIN)
+        if self._maps.wakes is not None:
+            poll.register(self._maps.wakes, select.POLLIN)
+        return [fd for fd, _ in poll.poll(most_ns / 1e6)]
+
     def _poll_ns(self, room: int) -> int:
         """How long `wait` may sleep if `room` entries are left before it must return."""
         if self._follow_at_ns is not None:
             return _SHORTEST_POLL_NS
-        return min(max(room * 1_000_000_000 // _NEW_FLOWS_PER_S, _SHORTEST_POLL_NS), _LONGEST_POLL_NS)
+        names_ns = _LONGEST_POLL_NS
+        if self._names is not None:
+            names_ns = _NAMES_BEHIND_POLL_NS if self._names.behind else _NAMES_POLL_NS
+        if self._maps.wakes is not None:
+            return names_ns
+        return min(max(room * 1_000_000_000 // _NEW_FLOWS_PER_S, _SHORTEST_POLL_NS), _LONGEST_LOOK_NS, names_ns)
 
     def write_packets(self, request: PacketRequest | None) -> None:
         """See recording.PacketCapture."""

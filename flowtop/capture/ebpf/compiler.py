@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.loader import FIND, MAPS, PROGRAMS, BccMissingError, find_bcc
+from flowtop.capture.ebpf.loader import FIND, MAPS, PROGRAMS, WAKE_MAPS, BccMissingError, find_bcc
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError, host_fault, limit_hint
 from flowtop.model.tunnel_ports import TunnelPorts
 
@@ -34,6 +34,9 @@ MINIMUM_KERNEL = (5, 7)
 
 COARSE_CLOCK_KERNEL = (5, 11)
 """First Linux with bpf_ktime_get_coarse_ns."""
+
+RING_BUFFER_KERNEL = (5, 8)
+"""First Linux with BPF_MAP_TYPE_RINGBUF."""
 
 OWNERS_KERNEL = (6, 1)
 """First Linux on which the programs that find the process of a socket were tried."""
@@ -235,8 +238,11 @@ class Compilation:
             cflags.append("-DFLOW_XFRM")
         if expression:
             cflags.append(f"-DFLOW_FILTER(key)={expression}")
+        wakes = kernel_release() >= RING_BUFFER_KERNEL
+        if wakes:
+            cflags.append("-DFLOW_WAKE")
         self._map_entries = map_entries
-        self.build = Build("flow.bpf.c", cflags, PROGRAMS, MAPS,
+        self.build = Build("flow.bpf.c", cflags, PROGRAMS, [*MAPS, *(WAKE_MAPS if wakes else ())],
                             (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python, owners=owners,
                             names=[f"-DFLOW_NAMES={NAMES_OCTETS // _PAGE}"] if names else [])
 

@@ -31,7 +31,7 @@ from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
 from flowtop.capture.ebpf.rights import HelpersScan, Rights
 from flowtop.capture.ebpf.ring import Ring
-from flowtop.model.kinds import ICMP_ECHO, Direction, Kind, Protocol, Tunnel
+from flowtop.model.kinds import ICMP_ECHO, Direction, Kind, Protocol, TcpBits, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
     FORWARDED,
@@ -237,6 +237,17 @@ def _pair_kernels(keys: npt.NDArray[np.void], owners: Ids) -> None:
     if len(coming):
         left, come = (_rows(conversations_of(keys, some)[0]) for some in (leaving, coming))
         owners[coming[np.isin(come, left)]] = KERNEL
+
+
+def _name_refusals(keys: npt.NDArray[np.void], counters: npt.NDArray[np.void], owners: Ids) -> None:
+    """Resets that leave, with nothing else in their flow and of no socket, are the kernel's answer for a port that
+    nobody listens at, not the scanner's, whose socket may be known too when it is in a container of this host."""
+    some = np.flatnonzero((owners == NO_OWNER) & (keys["direction"] == np.uint8(Direction.EGRESS))
+                          & (keys["protocol"] == np.uint8(Protocol.TCP)) & (keys["kind"] == np.uint8(Kind.FLOW)))
+    if len(some):
+        seen = counters["tcp_bit_seen"][some].astype(np.bool_)
+        others = seen[:, [int(bit).bit_length() - 1 for bit in (TcpBits.FIN, TcpBits.SYN, TcpBits.PSH)]].any(axis=1)
+        owners[some[seen[:, int(TcpBits.RST).bit_length() - 1] & ~others]] = KERNEL
 
 
 def _pair_echoes(keys: npt.NDArray[np.void], owners: Ids) -> None:
@@ -591,6 +602,7 @@ class FlowOwners:
             self._split_sent(owners, cookies, sent)
         _pair_forwarded(keys, owners, sent)
         _pair_kernels(keys, owners)
+        _name_refusals(keys, counters, owners)
         whole = (keys["kind"] == np.uint8(Kind.FLOW)) | (keys["tunnel"] == np.uint8(Tunnel.IPSEC))  # or decrypted
         left = np.flatnonzero((owners == NO_OWNER) & whole)
         if len(left):

@@ -6,6 +6,7 @@ Of comments only those of packets that flowtop has written there (wire/owner_com
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,8 @@ _LONGEST_BLOCK = LONGEST_FRAME + (1 << 20)
 """Limit of blocks that are not skipped: a frame and its options."""
 _MOST_INTERFACES = 1024
 _IF_NAME, _IF_TSRESOL, _IF_TSOFFSET, _EPB_FLAGS, _COMMENT = 2, 9, 14, 2, 1
+_LONG_DESCRIPTION = 1_024
+"""Octets of an interface description that are not kept for the next section."""
 _NAMED_OCTETS = {1: 4, 2: 16}
 """Octets of the address in a record of a Name Resolution Block, by its type."""
 _INBOUND, _OUTBOUND = 1, 2
@@ -57,6 +60,34 @@ class _Interface:
     offset_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """Packet blocks of one or more sections.
+
+    Attributes:
+        at: offset of each.
+        kinds: type of each.
+        starts: number of blocks before each section but the first.
+        sections: the interfaces of each section.
+    """
+
+    at: list[int]
+    kinds: list[int]
+    starts: list[int]
+    sections: list[list[_Interface]]
+
+    def interfaces(self, count: int) -> tuple[list[_Interface], Integers, Integers]:
+        """All interfaces; and for each block the place of its section's first one, and their number, shape (n,)."""
+        blocks = np.diff([0, *self.starts, count])
+        numbers = np.array(list(map(len, self.sections)), np.int64)
+        firsts = np.cumsum(numbers) - numbers
+        return [each for section in self.sections for each in section], firsts.repeat(blocks), numbers.repeat(blocks)
+
+    def section_of(self, block: int) -> list[_Interface]:
+        """The interfaces of the section that a block is in."""
+        return self.sections[bisect_right(self.starts, block)]
+
+
 class PcapngReader:
     """Finds the frames of a pcapng file, starting with its first section header.
 
@@ -76,6 +107,8 @@ class PcapngReader:
         self._names = names
         self._order = "<"
         self._section: list[_Interface] = []
+        self._numbers: dict[FileInterface, int] = {}
+        self._descriptions: dict[bytes, _Interface] = {}
         self._skip = 0
         self._time_ns = 0
 
@@ -89,22 +122,24 @@ class PcapngReader:
                 if stream.at_end:
                     raise DamagedError("is cut off in the middle of a block")
                 return None
-        at, kinds = self._walk(stream)
-        return self._frames(stream, np.array(at, np.int64), np.array(kinds, np.int64)) if at else None
+        blocks = self._walk(stream)
+        return self._frames(stream, blocks) if blocks.at else None
 
-    def _walk(self, stream: OctetStream) -> tuple[list[int], list[int]]:
-        """Offsets and types of packet blocks, up to an incomplete block or a section header after packets."""
-        at: list[int] = []
-        kinds: list[int] = []
+    def _walk(self, stream: OctetStream) -> _Blocks:
+        """Packet blocks up to an incomplete block, or a section of the other byte order after packets."""
+        blocks = _Blocks([], [], [], [self._section])
+        at, kinds = blocks.at, blocks.kinds
         view = stream.view
         header = struct.Struct(f"{self._order}II").unpack_from
         start, end = stream.start, stream.end
         while end - start >= _BLOCK_OCTETS:
             kind, length = header(view, start)
             if kind == SECTION_HEADER:
-                if at:
+                if at and struct.unpack_from(f"{self._order}I", view, start + 8)[0] != _BYTE_ORDER_MAGIC:
                     break
                 self._begin_section(view, start)
+                blocks.starts.append(len(at))
+                blocks.sections.append(self._section)
                 header = struct.Struct(f"{self._order}II").unpack_from
                 kind, length = header(view, start)
             if kind in _PACKETS and _BLOCK_OCTETS <= length <= _LONGEST_BLOCK:
@@ -127,7 +162,7 @@ class PcapngReader:
         if not at and left and stream.at_end and not self._skip:
             raise DamagedError("is cut off in the middle of a block")
         stream.start = start
-        return at, kinds
+        return blocks
 
     def _other_block(self, stream: OctetStream, kind: int, start: int, length: int) -> int:
         """Take a block that is not a packet; returns the offset of the next one, or `start` if it is incomplete."""
@@ -150,15 +185,25 @@ class PcapngReader:
     def _begin_section(self, view: memoryview, start: int) -> None:
         for order in "<>":
             if struct.unpack_from(f"{order}I", view, start + 8)[0] == _BYTE_ORDER_MAGIC:
+                if order != self._order:
+                    self._descriptions.clear()
                 self._order = order
                 self._section = []
                 return
         raise DamagedError("is damaged: a section header of unknown byte order")
 
     def _describe(self, block: bytes) -> None:
-        """Read an Interface Description Block."""
+        """Read an Interface Description Block; most sections have those of the one before."""
         if len(self._section) >= _MOST_INTERFACES:
             raise DamagedError(f"describes more than {_MOST_INTERFACES:,} interfaces")
+        found = self._descriptions.get(block)
+        if found is None:
+            found = self._described(block)
+            if len(self._descriptions) < _MOST_INTERFACES and len(block) <= _LONG_DESCRIPTION:
+                self._descriptions[block] = found
+        self._section.append(found)
+
+    def _described(self, block: bytes) -> _Interface:
         if len(block) < 20:
             raise DamagedError("is damaged: an interface description that is too short")
         link_type, snap = struct.unpack_from(f"{self._order}HxxI", block, 8)
@@ -168,12 +213,13 @@ class PcapngReader:
         offset_s = struct.unpack(f"{self._order}q", offset)[0] if len(offset) == 8 else 0
         name = options.get(_IF_NAME, b"").rstrip(b"\0")[:256].decode("utf-8", "replace") or self._name
         described = FileInterface(link_type, name)
-        if described not in self.interfaces:
+        number = self._numbers.get(described)
+        if number is None:
             if len(self.interfaces) >= _MOST_INTERFACES:
                 raise DamagedError(f"describes more than {_MOST_INTERFACES:,} interfaces")
+            number = self._numbers[described] = len(self.interfaces)
             self.interfaces += (described,)
-        self._section.append(_Interface(self.interfaces.index(described), snap, resolution[0] if resolution else 6,
-                                        offset_s))
+        return _Interface(number, snap, resolution[0] if resolution else 6, offset_s)
 
     def _read_names(self, block: bytes) -> None:
         """Read a Name Resolution Block."""
@@ -201,8 +247,10 @@ class PcapngReader:
             at += 4 + length + -length % 4
         return options
 
-    def _frames(self, stream: OctetStream, at: Integers, kinds: Integers) -> Frames:
+    def _frames(self, stream: OctetStream, blocks: _Blocks) -> Frames:
         """Frames of these blocks; stops at an invalid one, which raises DamagedError if it is the first."""
+        at, kinds = np.array(blocks.at, np.int64), np.array(blocks.kinds, np.int64)
+        interfaces, first, number = blocks.interfaces(len(at))
         words = gather(stream.buffer, at, np.dtype((f"{self._order}u4", (7,)))).astype(np.int64)
         length, simple = words[:, 1], kinds == _SIMPLE_PACKET
         interface = np.where(simple, 0, words[:, 2])
@@ -213,31 +261,37 @@ class PcapngReader:
         head = np.where(simple, _SIMPLE_OCTETS, _PACKET_OCTETS)
         room = length - head - 4
         captured = np.where(simple, np.minimum(wire, room), words[:, 5])
-        good = (interface < len(self._section)) & (captured <= room) & (room >= 0) & (captured <= LONGEST_FRAME)
+        good = (interface < number) & (captured <= room) & (room >= 0) & (captured <= LONGEST_FRAME)
         if not good.all():
             keep = int(np.argmin(good))
             if not keep:
                 raise DamagedError("is damaged: a packet block with inconsistent lengths")
             stream.start = int(at[keep])
-            at, simple, interface, wire, head, captured, words, length = (
-                part[:keep] for part in (at, simple, interface, wire, head, captured, words, length))
-        snaps = np.array([described.snap or LONGEST_FRAME for described in self._section], np.int64)
+            self._section = blocks.section_of(keep)
+            at, simple, interface, wire, head, captured, words, length, first = (
+                part[:keep] for part in (at, simple, interface, wire, head, captured, words, length, first))
+        interface = interface + first
+        snaps = np.array([described.snap or LONGEST_FRAME for described in interfaces], np.int64)
         captured = np.where(simple, np.minimum(captured, snaps[interface]), captured)
         direction, owner = self._marks(stream.buffer, at, head + captured + -captured % 4, length, simple)
         return Frames(
             octets=stream.buffer, offset=at + head, captured=captured, wire=np.maximum(wire, captured),
-            time_ns=self._times(words[:, 3] << 32 | words[:, 4], interface, simple),
-            interface=np.array([described.number for described in self._section], np.int64)[interface],
+            time_ns=self._times(words[:, 3] << 32 | words[:, 4], interfaces, interface, simple),
+            interface=np.array([described.number for described in interfaces], np.int64)[interface],
             egress=direction == _OUTBOUND, interfaces=self.interfaces, ingress=direction == _INBOUND,
             owner=owner)
 
-    def _times(self, ticks: Integers, interface: Integers, simple: npt.NDArray[np.bool_]) -> Integers:
+    def _times(self, ticks: Integers, interfaces: list[_Interface], interface: Integers,
+               simple: npt.NDArray[np.bool_]) -> Integers:
         """Times in ns since 1970 UTC. A simple packet, which has none, gets the time of the packet before."""
         time_ns = np.zeros(len(ticks), np.int64)
-        for number in np.unique(interface).tolist():
-            mine = interface == number
-            described = self._section[number]
-            time_ns[mine] = _nanoseconds(ticks[mine].view(np.uint64), described.resolution, described.offset_s)
+        clocks: dict[tuple[int, int], int] = {}  # most interfaces count in the same way
+        clock_of = np.array([clocks.setdefault((described.resolution, described.offset_s), len(clocks))
+                             for described in interfaces], np.int64)[interface]
+        for (resolution, offset_s), clock in clocks.items():
+            mine = clock_of == clock
+            if mine.any():
+                time_ns[mine] = _nanoseconds(ticks[mine].view(np.uint64), resolution, offset_s)
         if simple.any():
             before = np.maximum.accumulate(np.where(simple, -1, np.arange(len(ticks))))
             time_ns = np.where(before < 0, self._time_ns, time_ns[before])

@@ -41,6 +41,16 @@ def test_every_option_of_the_command_is_an_attribute() -> None:
         "what follows from others, and what only the settings file has")
 
 
+@pytest.mark.parametrize("text", [
+    "delay = nan", "speed = inf\nread = 'x'", "[trouble]\nscan = nan", "[trouble]\ntalker = -inf", "x = " + "[" * 9_999,
+    ".".join(["a"] * 9_999) + " = 1"])
+def test_settings_that_are_no_settings_are_one_clear_line(tmp_path: Path, text: str) -> None:
+    settings(tmp_path, text)
+    with pytest.raises(FlowtopError) as refusal:
+        options("-b")
+    assert refusal.value.exit_code == EXIT_USAGE and len(refusal.value.message.splitlines()) == 1
+
+
 def test_options_cannot_be_changed() -> None:
     run = options("-b")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -84,6 +94,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_settin
     (("-b", "-w", "-", "-o", "json"), "both write to standard output"),
     (("-b", "-w", "-", "-e", "jsonl:-"), "both write to standard output"),
     (("--export-filter", "tcp", "-e", "csv:x"), "follows no -e of its own"),
+    (("--allow-from", "192.0.2.0/24", "-l", "2055"), "follows no -l"),
 ])
 def test_what_excludes_each_other_on_the_command_line(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(FlowtopError, match=message) as caught:
@@ -180,6 +191,9 @@ def test_collectors_have_defaults_of_their_own_which_the_settings_override(tmp_p
 
 
 def test_each_export_has_the_filter_that_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = options("-b", "-l", "2055", "-l", "9995", "--allow-from", "192.0.2.0/24", "--allow-from", "2001:db8::/32",
+                  "-l", "tcp://", "--allow-from", "198.51.100.7")
+    assert run.allow_from == ((), ("192.0.2.0/24", "2001:db8::/32"), ("198.51.100.7",))
     run = options("-b", "-e", "csv:a", "-e", "csv:b", "--export-filter", "tcp", "-e", "csv:c", "--export-filter", "udp")
     assert (run.export, run.export_filter) == (("csv:a", "csv:b", "csv:c"), (None, "tcp", "udp"))
     monkeypatch.setenv("FLOWTOP_EXPORT", "csv:a csv:b")

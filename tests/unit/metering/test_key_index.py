@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,6 +60,27 @@ def test_it_finds_all_of_many_keys_while_growing_and_after_removals() -> None:
     assert (index.find(stored, index.hash(stored), stored) == expected).all()
     index.insert(index.hash(stored[gone]), gone)
     assert (index.find(stored, index.hash(stored), stored) == np.arange(n)).all()
+
+
+def test_a_key_that_comes_and_goes_costs_no_more_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow with the same ports all day: each removal left one more cell to pass, for itself and in its place."""
+    index, stored = _index(), _keys(list(range(200)))
+    others = np.arange(100, 200)
+    index.insert(index.hash(stored[others]), others)
+    probes: list[int] = []
+    compared = KeyIndex._equal
+
+    def counted(self: KeyIndex, *given: Any) -> Any:
+        probes[-1] += 1
+        return compared(self, *given)
+
+    monkeypatch.setattr(KeyIndex, "_equal", counted)
+    for _ in range(400):
+        probes.append(0)
+        assert index.find_or_insert(stored[:1], np.array([0]), stored).tolist() == [0]
+        index.remove(stored[:1], np.array([0]))
+    assert max(probes) < 40 and sum(probes[-100:]) < 40 * 100 and len(index) == 100
+    assert index.find(stored[others], index.hash(stored[others]), stored).tolist() == others.tolist()
 
 
 def test_churn_does_not_make_it_grow() -> None:

@@ -66,7 +66,8 @@ def test_where_a_url_listens(text: str, expected: str) -> None:
                                   "udp://u@127.0.0.1", "udp:///path", "tls://", "udp://?cert=a", "tls://?cert=a&x=y",
                                   "eth0", "70000", "udp://?sampling=", "udp://?sampling=1.5", "tcp://?sampling=-1",
                                   "udp://?sampling=1k", "udp://?sampling=16777217", "udp://?sampling=\u0661",
-                                  "udp://?sampled=1", "udp://?sampling=5&sampling=6", "tls://?cert=a&cert=b"])
+                                  "udp://?sampled=1", "udp://?sampling=5&sampling=6", "tls://?cert=a&cert=b",
+                                  "udp://\x1b[31m:1", "tcp://\n:1", "\x07", "udp://?sampling=%1b1", "tls://?cert=%00a"])
 def test_what_is_no_place_to_listen_at_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(FlowtopError) as refusal:
         parse_listen_url(text)
@@ -99,6 +100,37 @@ def test_flows_of_exporters_that_do_not_report_their_sampling_are_multiplied(sch
         batch = batch_with(capture, 2)
         assert int(batch.counters["octets"].sum()) == 600_000
         assert batch.collecting is not None and batch.collecting.sampling_interval == 1_000
+
+
+@pytest.mark.parametrize(("text", "networks"), [
+    ("udp://:2055", []), ("udp://:2055?allow=192.0.2.0/24,2001:db8::1", ["192.0.2.0/24", "2001:db8::1/128"]),
+    ("tcp://:1?allow=192.0.2.7/24&sampling=2", ["192.0.2.0/24"])])
+def test_the_networks_that_a_url_allows(text: str, networks: list[str]) -> None:
+    assert list(map(str, parse_listen_url(text).allow)) == networks
+
+
+@pytest.mark.parametrize("text", ["udp://:1?allow=", "udp://:1?allow=192.0.2.0/33", "udp://:1?allow=192.0.2.0/24,router"])
+def test_what_is_no_network_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(FlowtopError, match="is no network"):
+        parse_listen_url(text)
+
+
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_who_is_not_allowed_is_counted_and_not_heard(scheme: str, host: str) -> None:
+    kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    own = {"127.0.0.1": "127.0.0.0/30", "::1": "::1"}[host]
+    for allowed, refused in ((own, 0), ("192.0.2.0/24,2001:db8::/32", 1)):
+        with listening(f"{scheme}://{f'[{host}]' if ':' in host else host}:0?allow={allowed}") as capture, \
+                socket.socket(family, kind) as exporter:
+            exporter.connect((host, port_of(capture)))
+            exporter.sendall(MESSAGE)
+            deadline = time.monotonic() + PATIENCE_S
+            while not (found := capture.drain().collecting) or not found.messages + found.refused_sources:
+                capture.wait(0.02)
+                assert time.monotonic() < deadline
+            assert (found.messages, found.refused_sources, found.exporters) == (1 - refused, refused, 1 - refused)
 
 
 def test_a_stream_may_be_cut_anywhere() -> None:
@@ -247,8 +279,21 @@ def test_an_unreadable_certificate_is_one_clear_line(pki: Path, tmp_path: Path) 
             CollectorCapture((parse_listen_url(url),)).open(lambda text: None)
 
 
+def test_an_encrypted_key_is_one_clear_line_and_no_prompt(pki: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    subprocess.run(["openssl", "pkey", "-in", "server.key", "-aes256", "-passout", "pass:x", "-out", "encrypted.key"],
+                   cwd=pki, check=True, capture_output=True)
+    for scheme in ("tls", "dtls"):
+        if scheme == "dtls":
+            pytest.importorskip("OpenSSL.SSL")
+        with pytest.raises(FlowtopError, match="private key of the collector is encrypted") as refusal:
+            CollectorCapture((parse_listen_url(f"{scheme}://:0?cert={pki}/server.pem&key={pki}/encrypted.key"),)).open(
+                lambda text: None)
+        assert refusal.value.exit_code == EXIT_USAGE
+    assert capfd.readouterr() == ("", "")
+
+
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowtop.capture.collector.sockets.MAX_CONNECTIONS", 3)
+    monkeypatch.setattr("flowtop.capture.collector.capture.descriptor_budget", lambda: 12)  # 3 for newcomers
     with listening("tcp://:0") as capture:
         made = [socket.create_connection(("127.0.0.1", port_of(capture))) for _ in range(5)]
         deadline = time.monotonic() + PATIENCE_S

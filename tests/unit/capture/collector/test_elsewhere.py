@@ -290,8 +290,8 @@ def test_announced_values_are_bounded_and_end_with_their_session(monkeypatch: py
     process = CollectingProcess()
     for domain in range(5):
         process.receive(ipfix(booted(), domain=domain), A, NOW_S)
-    assert process.statistics().dropped_options == 2
-    process.receive(ipfix(since_boot((HOUR_MS - 10_000, HOUR_MS)), domain=1), A, NOW_S)
+    assert process.statistics().evicted_state == 2
+    process.receive(ipfix(since_boot((HOUR_MS - 10_000, HOUR_MS)), domain=4), A, NOW_S)
     process.end(A)
     assert process.take_rows()[0]["start_ms"].tolist() == [int(NOW_S) * 1000 - 10_000]
     assert not len(process._announced.boots) and not process._announced.boots._exporters
@@ -525,7 +525,8 @@ def test_names_beyond_the_limits_are_counted(monkeypatch: pytest.MonkeyPatch) ->
     process = CollectingProcess()
     records = b"".join(struct.pack(">I8s", number, b"if") for number in range(1, 6))
     process.receive(ipfix(template(302, ((10, 4), (82, 8)), scope=1), set_of(302, records)), A, NOW_S)
-    assert process.statistics().unnamed_values == 3 and len(process.points.names) == 2
+    assert process.statistics().evicted_state == 3 and len(process.points.names) == 2
+    assert process.points.names.find("interface", A.exporter, 7, 5).name == "if"  # those announced last are kept
 
 
 # ---- the case handed in

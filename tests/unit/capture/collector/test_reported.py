@@ -210,10 +210,11 @@ def test_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names()
     naming = names.naming("192.0.2.1", 7)
     codes = naming.user([b"a", b"b", b"c", b"d", b"e"])
-    assert len(set(codes)) == 4 and codes[3] == codes[4] == names_module.OTHERS
-    assert names.beyond == 2
-    assert len(set(naming.application([(bytes([1, i]), b"") for i in range(1, 9)]))) == 4
-    assert names.beyond == 2 + 5 and names.texts()["users"][names_module.OTHERS] == "others"
+    assert len(set(codes)) == 5 and names.evicted == 2
+    assert list(names.texts()["users"].values()) == ["c", "d", "e"]
+    assert len(set(naming.application([(bytes([1, i]), b"") for i in range(1, 9)]))) == 8
+    assert names.evicted == 2 + 5 and len(names.texts()["applications"]) == 3
+    assert codes[2:] == list(names.naming("192.0.2.2", 1).user([b"c", b"d", b"e"]))  # a code is one user's for ever
 
 
 @pytest.mark.parametrize("interval", [1, 2, 100, 1000, 65_536])

@@ -289,9 +289,9 @@ def test_samplers_are_bounded_and_what_is_not_kept_is_counted(monkeypatch: pytes
     for domain in (1, 2):
         for sampler in range(5):
             process.receive(ipfix(options((34, 4, 10), scope=(302, 4, sampler)), domain=domain), UDP, NOW_S)
-    assert process.statistics().dropped_options == 5
-    assert ("options dropped", 5) in faults(process.statistics())
-    process.receive(ipfix(options((34, 4, 20), scope=(302, 4, 0)), domain=1), UDP, NOW_S)  # a change needs no room
-    assert process.statistics().dropped_options == 5
+    assert process.statistics().evicted_state == 7  # an exporter has 3 of 10
+    assert ("other state forgotten", 7) in faults(process.statistics())
+    process.receive(ipfix(options((34, 4, 20), scope=(302, 4, 4)), domain=2), UDP, NOW_S)  # a change needs no room
+    assert process.statistics().evicted_state == 7
     process.end(UDP)
-    assert process._announced.samplers._number == 0 and not process._announced.samplers._exporters
+    assert len(process._announced.samplers.shares) == 0 and not process._announced.samplers._exporters
