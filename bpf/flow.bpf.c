@@ -49,6 +49,9 @@ BPF_TABLE("array", u32, u32, inserted, 2);               /* by side: entries add
 BPF_TABLE("percpu_array", u32, struct flow_totals, totals, 2 * FLOW_TOTALS_SIDE);
 BPF_TABLE("percpu_hash", struct flow_totals_key, struct flow_totals, totals_overflow, 4096);
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRAGMENT_ENTRIES);
+#ifdef FLOW_WAKE
+BPF_RINGBUF_OUTPUT(half_full, 1);                        /* wakes the reader: the side that it says is half full */
+#endif
 
 /* Whether packets of a flow are counted in it. */
 #ifdef FLOW_FILTER
@@ -103,11 +106,34 @@ FLOW_INLINE struct flow_counters *find_flow(u32 side, struct flow_key *key)
 	return counters;
 }
 
+/* Count an entry that was added, and wake the reader when half of the side's entries are. Several CPUs that add at once
+ * may each see the others' too, so not only one number wakes. */
+#define WAKING_ENTRIES 1024
+FLOW_INLINE void count_entry(u32 side)
+{
+	volatile u32 *entries = inserted.lookup(&side);
+
+	if (!entries)
+		return;
+	__sync_fetch_and_add(entries, 1);
+#ifdef FLOW_WAKE
+	if (*entries - FLOW_MAP_ENTRIES / 2 - 1 < WAKING_ENTRIES)
+		half_full.ringbuf_output(&side, sizeof(side), 0);
+#endif
+}
+
+/* Add a flow. Returns 0 if it was added; not if it was there, or if the map is full. */
 FLOW_INLINE int insert_flow(u32 side, struct flow_key *key, struct flow_counters *counters)
 {
+	int refused;
+
 	if (side)
-		return flows_b.insert(key, counters);
-	return flows_a.insert(key, counters);
+		refused = flows_b.insert(key, counters);
+	else
+		refused = flows_a.insert(key, counters);
+	if (!refused)
+		count_entry(side);
+	return refused;
 }
 
 FLOW_INLINE struct flow_counters *find_aggregate(u32 side, struct flow_key *key)
@@ -351,7 +377,6 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 					    struct flow_totals *books)
 {
 	struct flow_counters counters = {}, *entry;
-	u32 *entries;
 
 	first_packet(&counters, packet, now);
 #ifdef FLOW_DECAP
@@ -370,12 +395,8 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 #ifdef FLOW_OWNERS
 	counters.owner = find_owner(skb, direction, key, &counters);
 #endif
-	if (insert_flow(side, key, &counters) == 0) {
-		entries = inserted.lookup(&side);
-		if (entries)
-			__sync_fetch_and_add(entries, 1);
+	if (insert_flow(side, key, &counters) == 0)
 		return 0;
-	}
 	entry = find_flow(side, key);     /* another CPU added it, or the map is full */
 	if (!entry)
 		entry = open_aggregate(side, key, &counters, packet, books);
@@ -427,7 +448,6 @@ FLOW_INLINE void add_parent(struct __sk_buff *skb, u32 side, struct work *work, 
 			    struct flow_totals *books)
 {
 	struct flow_counters counters = {}, *entry;
-	u32 *entries;
 
 #ifdef FLOW_FILTER
 	if (!everything && !(FLOW_FILTER((&work->parent))))
@@ -438,12 +458,8 @@ FLOW_INLINE void add_parent(struct __sk_buff *skb, u32 side, struct work *work, 
 		first_packet(&counters, &work->outer, now);
 		if (books->layer == FLOW_LAYER_ETHERNET)
 			note_macs(skb, 0, &counters);
-		if (insert_flow(side, &work->parent, &counters) == 0) {
-			entries = inserted.lookup(&side);
-			if (entries)
-				__sync_fetch_and_add(entries, 1);
+		if (insert_flow(side, &work->parent, &counters) == 0)
 			return;
-		}
 		entry = find_flow(side, &work->parent);
 	}
 	if (entry)
@@ -457,7 +473,7 @@ FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key 
 			       u64 now, u32 everything, struct flow_totals *books)
 {
 	struct flow_counters counters = {}, *entry;
-	u32 kind = key->kind, *entries;
+	u32 kind = key->kind;
 
 	key->kind = FLOW_KIND_PARENT;
 	key->tunnel = FLOW_TUNNEL_IPSEC;
@@ -474,12 +490,8 @@ FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key 
 		counters.owner = find_owner(skb, FLOW_INGRESS, key, &counters);
 		key->kind = FLOW_KIND_PARENT;
 #endif
-		if (insert_flow(side, key, &counters) == 0) {
-			entries = inserted.lookup(&side);
-			if (entries)
-				__sync_fetch_and_add(entries, 1);
+		if (insert_flow(side, key, &counters) == 0)
 			return;
-		}
 		entry = find_flow(side, key);
 	}
 	if (entry)

@@ -9,15 +9,21 @@ import pwd
 import re
 import stat
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
+
+from flowtop.acting import acting_user, files_as
+
+_T = TypeVar("_T")
 
 _XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
 
+VIEW = "view.toml"
+"""In the state directory: how the screen looks."""
 FILE_MODE = 0o600
 """Only the owner may read: flows are private data."""
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
@@ -38,6 +44,13 @@ class FileInUse(OSError):  # noqa: N818 - an OSError that has its own words
         super().__init__(errno.EBUSY, f"cannot write {path}: {FILE_IN_USE}")
 
 
+class FileRefused(OSError):  # noqa: N818 - an OSError that has its own words
+    """It is no file to write to."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(errno.EACCES, why, str(path))
+
+
 @dataclass(frozen=True, slots=True)
 class OutputFile:
     """A file that was opened for writing.
@@ -55,67 +68,269 @@ class OutputFile:
     aside: Path | None = None
 
 
+class Delegate(Protocol):
+    """Opens files for a process that gave up its rights: another one, which has them. Raises what the functions of
+    these names raise."""
+
+    def open_output(self, path: Path, wall_s: float, *, new: bool) -> OutputFile:
+        """See open_output."""
+
+    def check_output(self, path: Path) -> None:
+        """See check_output."""
+
+    def undo_output(self, output: OutputFile, identity: os.stat_result, path: Path) -> None:
+        """See undo_output."""
+
+    def replace_saved(self, path: Path, text: str) -> None:
+        """See replace_file."""
+
+    def make_directory(self, path: Path) -> int:
+        """See make_directory."""
+
+    def release_directory(self, descriptor: int) -> None:
+        """See release_directory."""
+
+
+_delegates: list[Delegate] = []
+"""At most one: as the user id, it is the process's."""
+
+
+def delegate_to(other: Delegate) -> None:
+    """From now on have files opened by another process. Paths in /proc/self are still opened here."""
+    _delegates[:] = [other]
+
+
+def _delegate(path: Path) -> Delegate | None:
+    return _delegates[0] if _delegates and not str(path).startswith("/proc/self/") else None
+
+
+def delegated(path: Path) -> bool:
+    """Whether another process opens this file."""
+    return _delegate(path) is not None
+
+
 def open_output(path: Path, wall: Callable[[], float], owner: tuple[int, int] | None = None, *,
                 new: bool = False) -> OutputFile:
-    """Open a file for a writer of its own. An existing file is renamed, an empty one is written.
+    """Open a file for a writer of its own. An existing file is renamed; an empty one is replaced, so that nobody has it
+    open who could not open what is written.
 
     The lock (flock) is on the open file: a process that is killed leaves nothing behind. Where a file system has no
     locks, O_EXCL still decides who makes the file.
 
     Args:
-        path: a link to a descriptor of this process (/dev/stdout) gives that descriptor once more.
+        path: a link to a descriptor of this process (/dev/stdout) gives that descriptor once more; other links, and
+            what else `allow_special` is for, are refused.
         wall: clock, seconds since 1970 UTC.
-        owner: user and group that a new file is given to; None: unchanged.
-        new: fail if the file exists; links are not followed.
+        owner: user and group as whom root opens it. In a directory in which that user may not write it is root's.
+        new: fail if the file exists.
 
-    Raises OSError; FileInUse: something writes it already.
+    Raises OSError; FileInUse: something writes it already; FileRefused.
     """
-    if new:
-        return _given(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE),
-                      path, owner, None)
-    own = own_descriptor(path)
+    if path.name in ("", ".."):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    other = _delegate(path)
+    own = None if new else own_descriptor(path)
     if own is not None:
         return OutputFile(os.dup(own), regular=False)
-    aside = None
+    if other is not None:
+        return other.open_output(path, wall(), new=new)
+    return as_owner(path, owner, lambda: _open(path, wall, new=new))
+
+
+def as_owner(path: Path, owner: tuple[int, int] | None, use: Callable[[], _T]) -> _T:
+    """The result of `use`, with the owner's rights in directories in which the owner may write, else with root's."""
+    with files_as(owner) as acts:
+        if acts and os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+            return use()
+    return use()
+
+
+def _open(path: Path, wall: Callable[[], float], *, new: bool) -> OutputFile:
+    """See open_output; with the rights that this thread has."""
+    path = _followed(path)
+    aside, replaced = None, False
     for _ in range(_OPEN_ATTEMPTS):  # others may take, rename or remove the file in between
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            return _given(os.open(path, flags, FILE_MODE), path, owner, aside)
-        except FileExistsError:
-            pass
-        try:
-            # A named pipe without a reader is an error to be retried; opening must not block.
-            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            if path.is_symlink():
-                path = Path(os.path.realpath(path))  # where the link points to, a file can be made
-            continue
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return OutputFile(descriptor, regular=False)
-        try:
-            _lock(descriptor, path)
-            if not _is_at(descriptor, path):
-                os.close(descriptor)
+        with _place(path, keep=not new) as place:
+            try:
+                return _begun(place.open(os.O_CREAT | os.O_EXCL), path, aside, made=not replaced)
+            except FileExistsError:
+                if new:
+                    raise
+            descriptor = place.open_existing()
+            if descriptor is None:
                 continue
-            if not os.fstat(descriptor).st_size:  # write it, and leave its owner
-                return OutputFile(descriptor, regular=True, aside=aside)
-            aside = put_aside(path, wall())
-        except BaseException:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return OutputFile(descriptor, regular=False)
+            try:
+                _lock(descriptor, path)
+                if not place.leads_to(descriptor):
+                    pass
+                elif os.fstat(descriptor).st_size:
+                    aside = _put_aside(place, wall())
+                elif place.remove():
+                    replaced = True
+                else:  # a mount point: it is written as it is
+                    os.fchmod(descriptor, FILE_MODE)
+                    return OutputFile(descriptor, regular=True, aside=aside)
+            except BaseException:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
-            raise
-        os.close(descriptor)
     raise FileInUse(path)
 
 
-def check_output(path: Path) -> None:
-    """Raises FileInUse if something writes this regular file now, OSError if it cannot be written."""
-    if own_descriptor(path) is not None or not path.is_file():
+def _followed(path: Path) -> Path:
+    """What a link leads to, if links may be followed."""
+    return Path(os.path.realpath(path)) if _special and path.is_symlink() else path
+
+
+def check_output(path: Path, owner: tuple[int, int] | None = None) -> None:
+    """Raises FileInUse if something writes this file now, FileRefused, or OSError if it cannot be written.
+
+    Args:
+        path, owner: see open_output.
+    """
+    other = _delegate(path)
+    if own_descriptor(path) is not None:
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if other is not None:
+        other.check_output(path)
+        return
+    as_owner(path, owner, lambda: _check(path))
+
+
+def _check(path: Path) -> None:
+    path = _followed(path)
+    with _place(path) as place:
+        status = place.status()
+        if status is None:
+            return
+        _require(path, status)
+        descriptor = None if stat.S_ISFIFO(status.st_mode) else place.open_existing()  # it may have no reader yet
+        if descriptor is not None:
+            try:
+                _lock(descriptor, path, fcntl.LOCK_SH)
+            finally:
+                os.close(descriptor)
+
+
+_kept: dict[tuple[int, str], int] = {}
+"""Directories of files that are written one after another: the next one is made in the same, whatever its name leads to
+by then. By process, as a child may close its parent's descriptors, and by name."""
+
+
+@contextmanager
+def _place(path: Path, *, keep: bool = False) -> Iterator[_Place]:
+    """A name in its directory, open meanwhile. Raises OSError: there is no such directory.
+
+    Args:
+        path: of a file, there or not.
+        keep: for the rest of the process.
+    """
+    own = _OWN_DESCRIPTOR.fullmatch(str(path.parent))
+    if own and own[1] is None:  # it is open already, and its number may mean another one later
+        yield _Place(path, int(own[2]))
+        return
+    key = os.getpid(), os.path.abspath(path.parent)  # noqa: PTH100 - Path.absolute keeps ".."
+    directory = _kept.get(key)
+    if directory is not None and not os.fstat(directory).st_nlink:  # it was removed; there may be another one
+        os.close(_kept.pop(key))
+        directory = None
+    if directory is None:
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if keep:
+            _kept[key] = directory
     try:
-        _lock(descriptor, path, fcntl.LOCK_SH)
+        yield _Place(path, directory)
     finally:
-        os.close(descriptor)
+        if key not in _kept:
+            os.close(directory)
+
+
+class _Place:
+    """A name in an open directory.
+
+    Args:
+        path: of a file, there or not.
+        directory: descriptor of its directory.
+    """
+
+    def __init__(self, path: Path, directory: int) -> None:
+        self.path = path
+        self.name = path.name
+        self.directory = directory
+
+    def open(self, flags: int) -> int:
+        """A descriptor for writing. Never follows a link, never waits for a reader of a pipe. Raises OSError."""
+        return os.open(self.name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | flags, FILE_MODE,
+                       dir_fd=self.directory)
+
+    def open_existing(self) -> int | None:
+        """A descriptor of the file that is there; None: it was replaced or removed meanwhile.
+
+        Raises FileRefused, or OSError: a named pipe without a reader (ENXIO) among others.
+        """
+        status = self.status()
+        if status is None:
+            return None
+        _require(self.path, status)
+        try:
+            descriptor = self.open(0)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP):
+                return None
+            raise
+        if not os.path.samestat(status, os.fstat(descriptor)):
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def status(self) -> os.stat_result | None:
+        """Of what has the name, be it a link; None: nothing has."""
+        try:
+            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def leads_to(self, descriptor: int) -> bool:
+        """Whether the name is still the open file's."""
+        status = self.status()
+        return status is not None and os.path.samestat(os.fstat(descriptor), status)
+
+    def remove(self) -> bool:
+        """Remove the name. Returns whether that was possible."""
+        try:
+            os.unlink(self.name, dir_fd=self.directory)
+        except OSError:
+            return False
+        return True
+
+
+def allow_special() -> None:
+    """From now on follow links, and write to devices, named pipes and other users' files, as far as rights go."""
+    global _special
+    _special = True
+
+
+_special = False
+"""As the user id, it is the process's."""
+_HARMLESS = {os.makedev(1, 3), os.makedev(1, 7)}
+"""/dev/null and /dev/full."""
+
+
+def _require(path: Path, status: os.stat_result) -> None:
+    """Raises FileRefused, unless it is a regular file of whom this thread acts as, or `allow_special` was called."""
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFDIR:
+        raise FileRefused(path, "it is a directory")
+    if _special or (kind == stat.S_IFCHR and status.st_rdev in _HARMLESS):
+        return
+    kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a named pipe", stat.S_IFBLK: "a device",
+             stat.S_IFCHR: "a device", stat.S_IFSOCK: "a socket"}
+    if kind in kinds:
+        raise FileRefused(path, f"it is {kinds[kind]}; --allow-special allows that")
+    if status.st_uid != acting_user():
+        raise FileRefused(path, f"it is user {status.st_uid}'s; --allow-special allows that")
 
 
 def own_descriptor(path: Path) -> int | None:
@@ -143,16 +358,14 @@ def _real_parent(parent: str) -> str:
     return re.sub(rf"^/proc/{os.getpid()}(/task/[0-9]+)?/fd$", "/proc/self/fd", real)
 
 
-def _given(descriptor: int, path: Path, owner: tuple[int, int] | None, aside: Path | None) -> OutputFile:
-    """A new file, locked and given to its owner. Raises FileInUse if another process was faster with the lock."""
+def _begun(descriptor: int, path: Path, aside: Path | None, *, made: bool) -> OutputFile:
+    """A new file, locked. Raises FileInUse if another process was faster with the lock."""
     try:
         _lock(descriptor, path)
-        if owner is not None:
-            os.fchown(descriptor, *owner)
     except BaseException:
         os.close(descriptor)
         raise
-    return OutputFile(descriptor, regular=True, made=True, aside=aside)
+    return OutputFile(descriptor, regular=True, made=made, aside=aside)
 
 
 def _lock(descriptor: int, path: Path, kind: int = fcntl.LOCK_EX) -> None:
@@ -170,37 +383,45 @@ def _lock(descriptor: int, path: Path, kind: int = fcntl.LOCK_EX) -> None:
             return
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the path still leads to the open file."""
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False
-
-
-def undo_output(output: OutputFile, identity: os.stat_result, path: Path) -> None:
+def undo_output(output: OutputFile, identity: os.stat_result, path: Path,
+                owner: tuple[int, int] | None = None) -> None:
     """Undo `open_output` after the file was closed: nothing was written. What is another's by now stays as it is.
 
     Args:
         output: as `open_output` gave it; its descriptor is not used.
         identity: fstat of the file.
-        path: as given to `open_output`.
+        path, owner: as given to `open_output`.
     """
     if not output.regular:
         return
+    other = _delegate(path)
+    if other is not None:
+        other.undo_output(output, identity, path)
+        return
     with suppress(OSError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            _lock(descriptor, path)
-            if os.path.samestat(os.fstat(descriptor), identity) and _is_at(descriptor, path):
-                if output.made:
-                    path.unlink()
-                else:
-                    os.ftruncate(descriptor, 0)
-        finally:
-            os.close(descriptor)
-    with suppress(OSError):  # a file that was renamed is complete under its other name
-        if output.aside is not None:
-            put_back(output.aside, path)
+        as_owner(path, owner, lambda: _undo(output, identity, path))
+
+
+def _undo(output: OutputFile, identity: os.stat_result, path: Path) -> None:
+    path = _followed(path)
+    with _place(path) as place:
+        descriptor = None
+        with suppress(OSError):
+            descriptor = place.open_existing()
+        if descriptor is not None:
+            try:
+                _lock(descriptor, path)
+                if os.path.samestat(os.fstat(descriptor), identity) and place.leads_to(descriptor):
+                    if output.made:
+                        place.remove()
+                    else:
+                        os.ftruncate(descriptor, 0)
+            except FileInUse:
+                pass
+            finally:
+                os.close(descriptor)
+    if output.aside is not None:  # a file that was renamed is complete under its other name
+        put_back(output.aside, path)
 
 
 def home_directory(environment: Mapping[str, str], user: int) -> Path | None:
@@ -231,6 +452,25 @@ def user_directory(kind: Literal["config", "state"], environment: Mapping[str, s
     return None if home is None else home / below_home / "flowtop"
 
 
+def state_folder(environment: Mapping[str, str], user: int, behind: tuple[int, int] | None) -> Path | None:
+    """flowtop's state directory of the person at the screen; None when no place certainly belongs to that user.
+
+    Args:
+        environment: for XDG_STATE_HOME and HOME.
+        user: effective user id.
+        behind: user and group who ran sudo; None: without sudo.
+    """
+    owner = user if behind is None else behind[0]
+    variables = environment if behind is None else {}  # behind sudo they are not that user's
+    home, folder = home_directory(variables, owner), user_directory("state", variables, owner)
+    try:
+        if home is None or folder is None or home.stat().st_uid != owner:
+            return None  # su -m, or no home at all: as root, no place to write to
+    except OSError:
+        return None
+    return folder
+
+
 def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int] | None:
     """User and group id that own recordings: those of sudo's caller. None without sudo.
 
@@ -249,32 +489,93 @@ def put_aside(path: Path, wall_s: float) -> Path:
     Raises OSError.
 
     Args:
-        path: an existing file.
+        path: an existing file; of a link, the link.
         wall_s: current time, seconds since 1970 UTC.
     """
+    with _place(path) as place:
+        return _put_aside(place, wall_s)
+
+
+def _put_aside(place: _Place, wall_s: float) -> Path:
     stamp = datetime.fromtimestamp(wall_s, UTC).strftime("%Y%m%dT%H%M%SZ")
-    stem, dot, suffixes = path.name.partition(".")
+    stem, dot, suffixes = place.name.partition(".")
     number = 1
     while True:
         end = f"-{number}" if number > 1 else ""
-        target = path.with_name(f"{stem}-{stamp}{end}{dot}{suffixes}")
-        try:
-            os.link(path, target)  # Unlike rename, link does not replace an existing file.
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if not os.path.lexists(target):
-                path.rename(target)
-                return target
-            number += 1
-        else:
-            path.unlink()
+        target = place.path.with_name(f"{stem}-{stamp}{end}{dot}{suffixes}")
+        if _moved(place, target.name):
             return target
+        number += 1
+
+
+def _moved(place: _Place, name: str) -> bool:
+    """Rename within the directory, unless something has the new name. Raises OSError."""
+    both = {"src_dir_fd": place.directory, "dst_dir_fd": place.directory}
+    try:
+        os.link(place.name, name, **both, follow_symlinks=False)  # unlike rename, it does not replace an existing file
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=place.directory, follow_symlinks=False)
+            return False
+        os.rename(place.name, name, **both)  # noqa: PTH104 - Path knows no directories
+    else:
+        os.unlink(place.name, dir_fd=place.directory)
+    return True
 
 
 def put_back(target: Path, path: Path) -> None:
     """Undo `put_aside`, unless another file has the name by now. Raises OSError."""
-    if not os.path.lexists(path):
-        target.rename(path)
+    with _place(target) as place:
+        _moved(place, path.name)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file anew, for its owner alone; its directory is made if there is none. Whoever reads it meanwhile has
+    the old or the new one. Raises OSError."""
+    other = _delegate(path)
+    if other is not None:
+        other.replace_saved(path, text)
+        return
+    for folder in reversed((path.parent, *path.parent.parents)):  # mkdir's mode is not for parents
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):  # of a process that was killed
+        partial.unlink()
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        partial.rename(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def make_directory(path: Path, owner: tuple[int, int] | None = None) -> int:
+    """Make a directory that only its user may enter, and open it. Raises OSError: it exists already.
+
+    Args:
+        owner: see open_output.
+    """
+    other = _delegate(path)
+    if other is not None:
+        return other.make_directory(path)
+
+    def make() -> int:
+        path.mkdir(0o700)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    return as_owner(path, owner, make)
+
+
+def release_directory(descriptor: int) -> None:
+    """Close a directory of `make_directory`; it is for whom it was made."""
+    with suppress(OSError):  # a file system without owners: it is readable as it is
+        if _delegates:
+            _delegates[0].release_directory(descriptor)
+    os.close(descriptor)

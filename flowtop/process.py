@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import cache
 
 SIGNALS: tuple[int, ...] = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
@@ -37,10 +38,12 @@ def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list
     return caught
 
 
+@cache
 def agent() -> dict[str, str]:
     """Which host the data is from, as in the Elastic Common Schema: `name`, and `address` if it has one.
 
-    The address is the one that this host uses as the source towards other networks. Nothing is sent.
+    The address is the one that this host uses as the source towards other networks, when this was asked first: a
+    process that gives up its rights may make no sockets later. Nothing is sent.
     """
     import socket  # later: --help needs none
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from flowtop.process import SIGNALS
@@ -26,3 +30,13 @@ def let_through(number: signal.Signals) -> None:
 for one in SIGNALS:
     let_through(one)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a mask is inherited too
+
+
+@pytest.fixture
+def directory_of_nobody() -> Iterator[Path]:
+    """A directory in which user 65534, group 65533 may write: tmp_path is in one that only its user may enter."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as another user")
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, 65_534, 65_533)
+        yield Path(name)

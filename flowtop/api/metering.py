@@ -11,7 +11,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch
-from flowtop.query.books import close_books
+from flowtop.query.books import close_books, passed
 from flowtop.query.pager import Pager
 from flowtop.query.query import Page, Query, Traffic
 from flowtop.text.lookups import Lookups
@@ -89,5 +89,5 @@ class Metering:
             books=close_books(totals, batch.observations),
             ingress=Traffic(totals.tick_ingress_octets / tick_s, totals.tick_ingress_packets / tick_s),
             egress=Traffic(totals.tick_egress_octets / tick_s, totals.tick_egress_packets / tick_s),
-            lookups=Lookups(dict(batch.interfaces), texts=batch.texts), attached=batch.attached, source=batch.source,
-            collecting=batch.collecting, tunnels=self._tunnels)
+            lookups=Lookups(dict(batch.interfaces), texts=batch.texts, passed=passed(batch.observations)),
+            attached=batch.attached, source=batch.source, collecting=batch.collecting, tunnels=self._tunnels)

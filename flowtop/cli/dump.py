@@ -11,6 +11,9 @@ from flowtop import __version__
 from flowtop.cli.streams import complain, in_words, prepare
 from flowtop.errors import EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
 
+_OWN_PROCESS = object()
+"""This process is the command's alone."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", type=click.Path(allow_dash=True))
@@ -34,6 +37,8 @@ def command(file: str, output: str) -> int:
         raise FlowtopError("standard output is closed", hint="the contents are written there", exit_code=EXIT_USAGE)
     damaged = shown = 0
     stream = OctetStream(file)
+    if click.get_current_context().obj is _OWN_PROCESS:
+        _confine()
     try:
         for entry in entries(read_payloads(stream)):
             sys.stdout.write(entry_text(entry, "json" if output == "json" else "text"))
@@ -51,11 +56,21 @@ def command(file: str, output: str) -> int:
     return EXIT_DAMAGED if damaged else EXIT_OK
 
 
+def _confine() -> None:
+    """Give up the rights of this process: the file is open, and what is in it is a stranger's."""
+    from flowtop.confine.account import choose_account
+    from flowtop.confine.confinement import Plan, confine, usable
+    from flowtop.confine.seccomp import Calls
+
+    account, _ = usable(choose_account(None, os.environ, os.geteuid()))
+    confine(Plan(account=account, calls=Calls(sockets=False)))
+
+
 def main() -> None:
     """Entry point: run the command; print an error in two lines."""
     prepare()
     try:
-        status = command.main(standalone_mode=False) or EXIT_OK
+        status = command.main(standalone_mode=False, obj=_OWN_PROCESS) or EXIT_OK
     except FlowtopError as error:
         complain("flowtop-dump", error.message, error.hint)
         status = error.exit_code

@@ -21,6 +21,7 @@ from flowtop.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, 
 from flowtop.process import SIGNALS
 
 if TYPE_CHECKING:
+    from flowtop.capture.ebpf.check import Finding
     from flowtop.cli.run_options import RunOptions
 
 
@@ -126,7 +127,7 @@ def _check(options: RunOptions) -> int:
     lines = ("none, which is fine: see flowtop help networks",) if networks is None else networks.files
     faults = () if networks is None else networks.faults
     findings = (
-        *check_host(), *(Finding("AS and country", True, line) for line in lines),
+        *check_host(), _confinement(options), *(Finding("AS and country", True, line) for line in lines),
         *(Finding("AS and country", False, line, "replace the file, or leave it out: --mmdb FILE, --mmdb off")
           for line in faults))
     width = max(len(finding.name) for finding in findings)
@@ -138,3 +139,18 @@ def _check(options: RunOptions) -> int:
         click.echo(f"      filter in the kernel: {split.kernel or 'nothing'}")
         click.echo(f"      filter in the flow table: {split.rest or 'nothing'}")
     return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILURE
+
+
+def _confinement(options: RunOptions) -> Finding:
+    """What of its rights a run would give up here."""
+    from flowtop.capture.ebpf.check import Finding
+    from flowtop.confine.account import choose_account
+    from flowtop.confine.confinement import INSTALL_HINT, possible
+
+    if options.confine == "off":
+        return Finding("confinement", True, "turned off (--no-confine)")
+    user = os.geteuid()
+    holds, missing = possible(choose_account(options.user, os.environ, user), user)
+    lacks = f"; MISSING: {'; '.join(missing)}" if missing else ""
+    return Finding("confinement", options.confine != "strict" or not missing, f"{', '.join(holds)}{lacks}",
+                   INSTALL_HINT if missing else "")

@@ -198,7 +198,22 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="At the end, wait this long for collectors; what is left is spooled, or counted as not sent."),
     click.Option(
         ["--state-directory"], type=click.Path(path_type=Path), metavar="DIR",
-        help="Where exports are spooled. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop."),
+        help="Where exports are spooled. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop of the user, "
+             "behind sudo of who ran it."),
+    click.Option(
+        ["--allow-special"], is_flag=True,
+        help="Let -e and -w write to devices, named pipes and other users' files, and follow links."),
+    click.Option(
+        ["--user"], metavar="NAME",
+        help="As root: the account that a run becomes once rights are not needed any more. Default: who ran sudo, else "
+             "flowtop, else 65534."),
+    click.Option(
+        ["--confine"], type=click.Choice(["on", "strict", "off"]), default="on", show_default=True,
+        help="Give up rights before anything is parsed: user, capabilities, system calls, files and TCP ports; strict: "
+             "do not run where a part of it is missing."),
+    click.Option(
+        ["--no-confine"], is_flag=True,
+        help="The same as --confine off."),
     click.Option(
         ["--config"], type=click.Path(path_type=Path), is_eager=True, callback=_load_settings, metavar="FILE",
         help="Settings file (TOML); options and FLOWTOP_* variables override it. Default: "

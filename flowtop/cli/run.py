@@ -26,6 +26,7 @@ from flowtop.errors import (
 )
 from flowtop.export.exports import Exports, default_state_directory
 from flowtop.export.statistics import ExportStatistics
+from flowtop.files import allow_special
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.filters.kernel import Narrowing
 from flowtop.model.packets import WHOLE_PACKET
@@ -36,6 +37,9 @@ from flowtop.recording.recorder import Recorder, RecordingLimits, recording
 
 if TYPE_CHECKING:
     from flowtop.capture.protocol import Capture
+    from flowtop.cli.confining import Confining
+    from flowtop.confine.confinement import Confinement
+    from flowtop.networks.networks import NetworkDatabases
     from flowtop.pipeline.pipeline import Pipeline
     from flowtop.query.views import ListView
     from flowtop.tui.saved import Looks
@@ -67,7 +71,8 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
     def rounds(exports: Exports, open_capture: OpenCapture) -> int:
         pipeline = run.pipeline(open_capture(), exports, reader=pages.ready)
         caught = stop_on_signals(lambda: run.recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
-        figures = replace(config, exports=lambda: [export.statistics.record for export in exports.statistics()])
+        figures = replace(config, exports=lambda: [export.statistics.record for export in exports.statistics()],
+                          confinement=None if run.confinement is None else run.confinement.record)
         run_batch(figures, pipeline, pages, write, narrate)
         if pipeline.fault is not None:
             raise pipeline.fault
@@ -75,7 +80,7 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
             return EXIT_OK
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
-    return run.run(rounds)
+    return run.run(rounds, confine=True)
 
 
 def screen(options: RunOptions, narrate: Narrate) -> int:
@@ -99,10 +104,10 @@ def screen(options: RunOptions, narrate: Narrate) -> int:
     def show(exports: Exports, open_capture: OpenCapture) -> int:
         from flowtop.tui.runtime import run_screen
 
-        return run_screen(lambda: run.pipeline(open_capture(), exports), run.query, exports, _looks(options),
-                          run.recorder, views)
+        return run_screen(lambda: run.pipeline(open_capture(), exports), run.query, exports,
+                          run.looks or _looks(options), run.recorder, views)
 
-    return run.run(show)
+    return run.run(show, confine=True)
 
 
 class Run:
@@ -132,6 +137,11 @@ class Run:
         """The first query."""
         self._split = self._source.kernel_filter(self.query)
         self._narrowing = Narrowing(self._split)
+        self._networks: NetworkDatabases | None = None
+        self.looks: Looks | None = None
+        """Of the screen, as far as they had to be read before rights were given up."""
+        self.confinement: Confinement | None = None
+        """What holds; None: nothing was given up yet."""
 
     def pipeline(self, capture: Capture, exports: Exports, *, reader: Callable[[], bool] = lambda: True) -> Pipeline:
         """A pipeline from the capture to exports and recorder, not started.
@@ -145,7 +155,7 @@ class Run:
         from flowtop.pipeline.pipeline import Pipeline
 
         self.recorder.connect(capture)
-        networks = open_databases(self._options)
+        networks = self._networks or open_databases(self._options)
         if networks is not None and self._options.batch:
             for fault in networks.faults:
                 self._narrate(f"AS and country: {fault}")
@@ -153,11 +163,12 @@ class Run:
         return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder, networks=networks,
                         here=this_host(self._options), narrowing=self._narrowing, ready=ready)
 
-    def run(self, show: Callable[[Exports, OpenCapture], int]) -> int:
+    def run(self, show: Callable[[Exports, OpenCapture], int], *, confine: bool = False) -> int:
         """Call `show` with the source, exports and recording of the options, and end them afterwards.
 
         Args:
             show: returns an exit status.
+            confine: this process is for this run alone, and gives up its rights before `show`.
 
         Returns:
             That status, or EXIT_NOT_SENT instead of EXIT_OK when records or packets could not be sent or written.
@@ -165,13 +176,36 @@ class Run:
         Raises FlowtopError: as Source.capture, Exports.add, Recorder.begin and `show`.
         """
         options, query = self._options, self.query
-        directory = options.state_directory or default_state_directory(os.environ, os.geteuid())
-        exports = Exports(directory, flush_s=options.export_timeout, standard_output=options.batch,
-                          scope=self._narrowing.scope)
-        with self._source.capture(self._split) as open_capture:
+        if options.allow_special:
+            allow_special()
+        confining = self._confining() if confine else None
+        confined = confine and options.confine != "off"
+        with self._source.capture(self._split, confined=confined) as open_capture:
+            directory = options.state_directory or default_state_directory(os.environ, os.geteuid())
+            if confining is not None:
+                directory = confining.prepare()
+            exports = Exports(directory, flush_s=options.export_timeout, standard_output=options.batch,
+                              scope=self._narrowing.scope)
             return exporting(exports, self._exports, lambda exports: recording(
                 self.recorder, options.write, [query.filter] if query.filter else [],
-                lambda: show(exports, open_capture), self._narrate), self._narrate)
+                lambda: show(exports, open_capture), self._narrate), self._narrate,
+                confine=lambda: self._confine(confining), confined_first=confining is not None and confining.late)
+
+    def _confining(self) -> Confining:
+        from flowtop.cli.confining import Confining
+
+        return Confining(self._options)
+
+    def _confine(self, confining: Confining | None) -> None:
+        if confining is None:
+            return
+        from flowtop.cli.networks import chosen_databases, open_databases
+
+        if confining.hides(chosen_databases(self._options)):
+            self._networks = open_databases(self._options)
+        if not self._options.batch:
+            self.looks = _looks(self._options)
+        self.confinement = confining.apply()
 
 
 def first_query(options: RunOptions) -> Query:
@@ -243,7 +277,7 @@ def _require_another_file(options: RunOptions, option: str, path: str) -> None:
 
 
 def exporting(exports: Exports, begin: Iterable[tuple[str, Filter | None]], run: Callable[[Exports], int],
-              narrate: Narrate) -> int:
+              narrate: Narrate, *, confine: Callable[[], None] = lambda: None, confined_first: bool = False) -> int:
     """Open exports, call `run`, flush the exports and print a line about each, as tcpdump does.
 
     Args:
@@ -251,6 +285,8 @@ def exporting(exports: Exports, begin: Iterable[tuple[str, Filter | None]], run:
         begin: the exports to open: URL and filter of records (None: all).
         run: returns an exit status.
         narrate: called with a line about each export; after a failed run only about those that had records.
+        confine: gives up rights, before there are threads.
+        confined_first: that is done before exports are opened.
 
     Returns:
         The status of `run`, or EXIT_NOT_SENT instead of EXIT_OK when records were lost.
@@ -259,11 +295,17 @@ def exporting(exports: Exports, begin: Iterable[tuple[str, Filter | None]], run:
     """
     failed = True
     try:
+        if confined_first:
+            confine()
+        exports.hold()
         for url, chosen in begin:
             if chosen is None:
                 exports.add(url)
             else:
                 exports.add(url, chosen.record_mask, filter=chosen.text)
+        if not confined_first:
+            confine()
+        exports.release()
         status = run(exports)
         failed = False
     finally:

@@ -80,6 +80,10 @@ class RunOptions:
         nat: join both sides of connections with address translation.
         export_timeout: seconds to wait for collectors at the end.
         state_directory: of spools; None: the user's.
+        allow_special: see files.allow_special.
+        user: account that a run of root's becomes; None: the usual one.
+        confine: on, strict or off.
+        no_confine: it was turned off; `confine` is off then.
         config: the settings file that was named; None: the user's.
         check: check the host instead of running.
         filter: text; empty: every flow.
@@ -128,6 +132,10 @@ class RunOptions:
     nat: bool
     export_timeout: float
     state_directory: Path | None
+    allow_special: bool
+    user: str | None
+    confine: Literal["on", "strict", "off"]
+    no_confine: bool
     config: Path | None
     check: bool
     filter: str
@@ -164,7 +172,19 @@ def run_options(context: click.Context) -> RunOptions:
     _settle_exports(values, () if values["check"] else context.meta.get(ORDER, ()))
     _settle_output(values, given)
     _settle_list(values, given)
+    _settle_confinement(values, given)
     return RunOptions(**values, views=context.meta.get(VIEWS, {}), trouble=context.meta.get(TROUBLE, {}))
+
+
+def _settle_confinement(values: dict[str, Any], given: set[str]) -> None:
+    """Whether rights are given up."""
+    if {"confine", "no_confine"} <= given and values["confine"] != "off":
+        raise FlowtopError(f"--confine {values['confine']} and --no-confine exclude each other", exit_code=EXIT_USAGE,
+                           hint="leave one of them out")
+    if values["no_confine"] and "confine" not in given:
+        values["confine"] = "off"
+    if "user" in given and values["confine"] == "off":
+        raise FlowtopError("--user needs confinement", hint="leave out --no-confine", exit_code=EXIT_USAGE)
 
 
 def _settle_mode(values: dict[str, Any], given: set[str]) -> None:

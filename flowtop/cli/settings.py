@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.files import user_directory
+from flowtop.files import own_descriptor, recording_owner, user_directory
 from flowtop.text.suggestions import nearest
 from flowtop.text.toml import MOST_OCTETS, parse_toml
 
@@ -82,8 +84,7 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
     Raises FlowtopError (EXIT_USAGE): not readable, not TOML, an unknown setting, a wrong kind of value.
     """
     try:
-        with path.open() as file:
-            content = parse_toml(file.read(MOST_OCTETS + 1))
+        content = parse_toml(_text(path))
     except (OSError, ValueError) as error:
         if not must_exist and isinstance(error, OSError):
             return {}, {}, {}  # not there, or in a home directory this user may not look into
@@ -104,6 +105,22 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
     return settings, views, limits
 
 
+def _text(path: Path) -> str:
+    """The file's text. Raises OSError; ValueError: it is not UTF-8, or somebody else may have written it."""
+    if own_descriptor(path) is not None:  # --config <(...)
+        with path.open(encoding="utf-8") as file:
+            return file.read(MOST_OCTETS + 1)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # of a named pipe nothing is awaited
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        status = os.fstat(descriptor)
+        behind = recording_owner(os.environ, os.geteuid())
+        if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):  # noqa: PTH116
+            raise ValueError("it is not a regular file")
+        if status.st_uid not in (os.geteuid(), 0, *(behind or ())[:1]):
+            raise ValueError(f"it is user {status.st_uid}'s")
+        if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
+            raise ValueError("everybody may write it")
+        return file.read()
 def _finite(value: Any) -> bool:
     """Whether it is no infinite number, and none that is none: TOML has both."""
     return not isinstance(value, float) or math.isfinite(value)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.errors import EXIT_USAGE, FlowtopError, host_fault
 from flowtop.filters.kernel import Split, places
 
 if TYPE_CHECKING:
     from flowtop.capture.collector.url import ListenUrl
+    from flowtop.capture.ebpf.launch import Helpers
     from flowtop.capture.protocol import Capture
     from flowtop.cli.run_options import RunOptions
+    from flowtop.confine.helper import Pending
     from flowtop.pipeline.drive import PipelineConfig
     from flowtop.query.query import Query
 
@@ -42,11 +44,13 @@ class Source(Protocol):
     """Whether reading can wait until the reader of the rounds and all exports have kept up, as for a file. Packets and
     datagrams cannot wait: with a slow reader rounds get longer, and a slow export spools or drops records."""
 
-    def capture(self, kernel_filter: Split) -> AbstractContextManager[OpenCapture]:
+
+    def capture(self, kernel_filter: Split, *, confined: bool = False) -> AbstractContextManager[OpenCapture]:
         """A context that gives a function that makes the capture; entered before the run, left after it.
 
         Args:
             kernel_filter: the result of `kernel_filter`.
+            confined: once it is entered, this process gives up its rights.
 
         Raises FlowtopError: this source cannot be captured from.
         """
@@ -83,25 +87,43 @@ class LiveSource:
     waits: ClassVar[bool] = False
 
     @contextmanager
-    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:
-        """See Source. Starts the compiler, which runs while the rest is imported; leaving the context ends it.
+    def capture(self, kernel_filter: Split, *, confined: bool = False) -> Iterator[OpenCapture]:
+        """See Source. Starts the compiler, which runs while the rest is imported; leaving the context ends it. If
+        `confined`, helpers keep the rights that capturing goes on to need.
 
         Raises FlowtopError: there is no permission to capture, or the map size is out of range.
         """
-        from flowtop.capture.ebpf.start import begin
+        from flowtop.capture.ebpf.compiler import Compilation
+        from flowtop.capture.ebpf.start import begin, prepare
 
         options = self.options
-        with closing(begin(options.map_entries, kernel_filter.expression, decap=options.decap,
-                           tunnel_ports=options.tunnel_port, owners=options.owners,
-                           names=not options.no_names_seen, packets=options.write is not None,
-                           exports=len(options.export))) as compilation:
+        names, packets, exports = not options.no_names_seen, options.write is not None, len(options.export)
+        with ExitStack() as opened:
+            helpers: Helpers | None = None
+            begun: Compilation | Pending
+            if confined:
+                prepare(options.map_entries, owners=options.owners, names=names, packets=packets, exports=exports)
+                helpers = opened.enter_context(closing(_helpers(options)))
+                begun = helpers.compile_flows(
+                    map_entries=options.map_entries, expression=kernel_filter.expression, decap=options.decap,
+                    tunnel_ports=options.tunnel_port, owners=options.owners, names=names)
+            else:
+                begun = begin(options.map_entries, kernel_filter.expression, decap=options.decap,
+                              tunnel_ports=options.tunnel_port, owners=options.owners, names=names,
+                              packets=packets, exports=exports)
+            opened.enter_context(closing(begun))
+
             def open_capture() -> Capture:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
+                from flowtop.capture.ebpf.rights import HelpersCompilation, Rights
 
                 config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
                                     tunnel_ports=options.tunnel_port, owners=options.owners,
                                     nat=options.nat, names_seen=not options.no_names_seen, must_observe=options.batch)
-                return EbpfCapture(config, compilation)
+                rights = None if helpers is None else Rights(helpers)
+                compilation = begun if isinstance(begun, Compilation) else HelpersCompilation(
+                    begun, options.map_entries)
+                return EbpfCapture(config, compilation, rights=rights)
 
             yield open_capture
 
@@ -126,19 +148,30 @@ class FileSource:
     waits: ClassVar[bool] = True
 
     @contextmanager
-    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
-        """See Source. When the screen reads the capture from standard input, keys come from /dev/tty from now on.
+    def capture(self, kernel_filter: Split, *,  # noqa: ARG002 - there is none
+                confined: bool = False) -> Iterator[OpenCapture]:  # noqa: ARG002 - what needs rights is done here
+        """See Source. Opens the file. When the screen reads the capture from standard input, keys come from /dev/tty
+        from now on.
 
-        Raises FlowtopError: standard input is a terminal, or there is no terminal for the keys.
+        Raises FlowtopError: the file cannot be read, standard input is a terminal, or there is no terminal for the
+            keys.
         """
         from flowtop.capture.files.capture import FileCapture, FileConfig
+        from flowtop.capture.files.octets import open_capture
 
         options = self.options
         assert options.read is not None
-        descriptor = _take_standard_input() if options.read == "-" and not options.batch else None
+        if options.read == "-":
+            descriptor = None if options.batch else _take_standard_input()
+        else:
+            descriptor = open_capture(options.read)
         capture = FileCapture(FileConfig(options.read, self.tick_s, options.speed, descriptor, options.decap,
                                          options.tunnel_port, options.collect, not options.no_names_seen))
-        yield lambda: capture
+        try:
+            yield lambda: capture
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
     @property
     def tick_s(self) -> float | None:
@@ -172,13 +205,18 @@ class CollectorSource:
     waits: ClassVar[bool] = False
 
     @contextmanager
-    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
-        """See Source."""
+    def capture(self, kernel_filter: Split, *,  # noqa: ARG002 - there is none
+                confined: bool = False) -> Iterator[OpenCapture]:  # noqa: ARG002 - what needs rights is done here
+        """See Source. Listens already. Raises FlowtopError."""
         from flowtop.capture.collector.capture import CollectorCapture
 
         options = self.options
         capture = CollectorCapture(self.urls, tunnel_ports=options.tunnel_port if options.decap else None)
-        yield lambda: capture
+        capture.bind()
+        try:
+            yield lambda: capture
+        finally:
+            capture.unbind()
 
     def pipeline_config(self) -> PipelineConfig:
         """See Source."""
@@ -187,6 +225,16 @@ class CollectorSource:
     def kernel_filter(self, query: Query) -> Split:
         """See Source: nothing in the kernel."""
         return places(query.filter, in_kernel=False, observation_points=False)
+
+
+def _helpers(options: RunOptions) -> Helpers:
+    """Started. Raises FlowtopError: this host refuses a process, a socket or a map."""
+    from flowtop.capture.ebpf.launch import start_helpers
+
+    try:
+        return start_helpers(owners=options.owners)
+    except OSError as error:
+        raise host_fault("cannot start a helper", error) or error from error
 
 
 def _pipeline_config(options: RunOptions) -> PipelineConfig:

@@ -9,6 +9,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,6 +115,7 @@ class Exports:
         self._facts = MeteringFacts()
         self._stopped = False
         self._hurried = False
+        self._held: list[Exporter] | None = None
 
     @property
     def flush_s(self) -> float:
@@ -158,6 +160,9 @@ class Exports:
                 number = len(self._running)
                 if self._stopped:  # In the meantime: it will get no records.
                     exporter.request_stop(0.0)
+            if self._held is not None:
+                self._held.append(exporter)
+                return number
             try:
                 exporter.start()
             except FlowtopError:
@@ -165,6 +170,23 @@ class Exports:
                     del self._running[number - 1]
                 raise
         return number
+
+    def hold(self) -> None:
+        """Exports that are added from now on are opened, but their threads start with `release`: before it there is
+        only the thread that calls."""
+        self._held = []
+
+    def release(self) -> None:
+        """Start what was held. Raises FlowtopError: this host refuses a thread."""
+        held, self._held = self._held or [], None
+        while held:
+            exporter = held.pop(0)
+            try:
+                exporter.start()
+            except FlowtopError:
+                with self._lock:  # nobody will start the others either
+                    self._running = [export for export in self._running if export.exporter not in (exporter, *held)]
+                raise
 
     def consume(self, records: FlowRecords) -> None:
         """Pass records (FLOW_RECORD_DTYPE, not empty) to every export that has not ended. Does not block."""
@@ -235,6 +257,9 @@ class Exports:
         Remaining records are spooled or counted as not sent, which takes as long as the disk makes progress. A second
         call with a shorter limit, also from another thread, shortens the first.
         """
+        if self._held:
+            with suppress(FlowtopError):
+                self.release()
         with self._lock:
             self._stopped = True
             running = tuple(self._running)
@@ -253,7 +278,7 @@ class Exports:
             return min(HURRY_S, self._flush_s if timeout_s is None else timeout_s), 0.0
         if timeout_s is not None:
             return timeout_s, 0.0
-        ordinary = export.file is not None and (export.file.is_file() or not export.file.exists())
+        ordinary = export.file is not None and not _special(export.file)
         return self._flush_s, FILE_FLUSH_S if ordinary else 0.0
 
     def hurry(self) -> None:
@@ -297,7 +322,10 @@ def _unusable(url: str, error: OSError | RuntimeError) -> FlowtopError:
 
 def _special(file: Path) -> bool:
     """Whether it is a device or a pipe, which any number of exports can write."""
-    return file.exists() and not file.is_file()
+    try:
+        return file.exists() and not file.is_file()
+    except OSError:  # in a directory of root's, after rights were given up: what a device is was seen before
+        return False
 
 
 def _file(path: str) -> Path | None:

@@ -23,7 +23,7 @@ from flowtop.export.transports.parquet import ParquetTransport, check_parquet
 from flowtop.export.transports.tcp import TcpTransport
 from flowtop.export.transports.udp import UdpTransport
 from flowtop.export.url import ExportUrl, parse_export_url
-from flowtop.files import FILE_IN_USE, FileInUse, check_output, recording_owner
+from flowtop.files import FILE_IN_USE, FileInUse, FileRefused, check_output, delegated, recording_owner
 from flowtop.process import agent
 
 _MAX_SPOOLS = 16
@@ -59,12 +59,12 @@ def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBound
         transport = TcpTransport(url)  # no spool: its files of IPFIX lack some of what lines have
     elif url.kind == "parquet":
         check_parquet()
-        _check_writable(url)
-        transport = ParquetTransport(url, recording_owner(os.environ, os.geteuid()))
+        owner = _check_writable(url)
+        transport = ParquetTransport(url, owner)
     else:
         check_compression(url.compress)
-        _check_writable(url)
-        transport = FileTransport(url, recording_owner(os.environ, os.geteuid()), agent=agent())
+        owner = _check_writable(url)
+        transport = FileTransport(url, owner, agent=agent())
     return Exporter(text, transport, spool, bounds=bounds or QueueBounds(), monotonic=monotonic, wall=wall,
                     hold=Hold() if url.biflow else None, owners=owners)
 
@@ -136,24 +136,34 @@ def _adopt(spool: Spool, left: Spool) -> None:
         raise FlowtopError(f"cannot take over a spool: {error.strerror}", hint="check the state directory") from error
 
 
-def _check_writable(url: ExportUrl) -> None:
-    """Raises FlowtopError if no file can be written there."""
+def _check_writable(url: ExportUrl) -> tuple[int, int] | None:
+    """Whose the file will be, see files.open_output. Raises FlowtopError if none can be written there."""
+    owner = recording_owner(os.environ, os.geteuid())
     if url.path == "-":
-        return
+        return owner
     path = Path(url.path)
-    problem = ""
-    if path.is_dir():
-        problem = "it is a directory"
-    elif not path.parent.is_dir():
-        problem = f"there is no directory {path.parent}"
-    elif not os.access(path if path.exists() else path.parent, os.W_OK):
-        problem = "permission denied"
-    else:
+    problem = "" if delegated(path) else _problem(path)
+    if not problem:
         try:
-            check_output(path)
+            check_output(path, owner)
         except FileInUse as error:
             raise FlowtopError(f"cannot write {path}: {FILE_IN_USE}", hint="use another file, or end that first",
                                exit_code=EXIT_USAGE) from error
+        except OSError as error:
+            problem = error.strerror or str(error)
+            problem = problem if isinstance(error, FileRefused) else problem.lower()
     if problem:
         raise FlowtopError(f"cannot write {path}: {problem}", hint="use a file in a directory this user can write to",
                            exit_code=EXIT_USAGE)
+    return owner
+
+
+def _problem(path: Path) -> str:
+    """Why no file can be written there; "": none is known."""
+    if path.is_dir():
+        return "it is a directory"
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}"
+    if path.is_symlink():
+        return ""  # said by check_output
+    return "" if os.access(path if path.exists() else path.parent, os.W_OK) else "permission denied"

@@ -145,6 +145,9 @@ class Spool:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
+                owner = os.fstat(self._lock).st_uid
+                if owner not in (os.geteuid(), directory.parent.stat().st_uid):  # it was given away with the one above
+                    raise PermissionError(errno.EPERM, f"it is user {owner}'s")
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._files = self._earlier_files()
             except OSError:
@@ -270,7 +273,7 @@ class Spool:
             return {**self._templates.flows, **self._templates.tunnelled, **measured, **of_id}[id_]
 
         if self.owners is not None and records["owner"].any():
-            (sets, _, _), templates = owned_sets(records, self.owners.texts, plain, template, MAX_MESSAGE_OCTETS)
+            (sets, _, _), templates, _ = owned_sets(records, self.owners.texts, plain, template, MAX_MESSAGE_OCTETS)
         else:
             sets, _, _ = plain(records)
         announced = announcement(self._templates)

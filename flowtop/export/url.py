@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.compression import SUFFIXES, Compression
+from flowtop.export.ports import IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT
 from flowtop.text import quantities
 from flowtop.text.quantities import QuantityError
 from flowtop.text.suggestions import nearest
@@ -19,10 +20,6 @@ from flowtop.wire.flow_templates import PROFILES, Profile
 
 Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv", "parquet", "jsonl+tcp", "jsonl+udp"]
 
-IPFIX_PORT = 4739
-IPFIX_TLS_PORT = 4740
-LINES_PORT = 5_170
-"""Fluent Bit's default for lines over TCP and UDP; there is no standard."""
 RECONNECT_S = 60.0
 """RFC 7011 section 10.4.4: a lost connection is retried once a minute by default."""
 TEMPLATE_REFRESH_S = 60.0

@@ -19,8 +19,9 @@ NEW_S = 60.0
 """A flow is new for so long after its first packet."""
 TURN = 0.1
 """A rate has grown or shrunk when it differs by this part of the one before."""
-SHRANK, GREW, GONE, APPEARED = 1, 2, 3, 4
-TRENDS = {APPEARED: "appeared", GONE: "gone", GREW: "grew", SHRANK: "shrank"}
+SHRANK, GREW, GONE, LEFT, APPEARED = 1, 2, 3, 4, 5
+"""Gone: nothing comes any more; left: and it is no longer in the table either."""
+TRENDS = {APPEARED: "appeared", GONE: "gone", LEFT: "gone", GREW: "grew", SHRANK: "shrank"}
 _HEADER = "Δ"
 
 
@@ -50,6 +51,8 @@ def _trend(source: FlowSource) -> Array:
     codes[now < before * (1 - TURN)] = SHRANK
     codes[began & (now > 0) & ((before == 0) | (source.then_ns is None))] = APPEARED
     codes[(now == 0) & (before > 0)] = GONE
+    if source.then_ns is not None:
+        codes[source.columns["left"].astype(np.bool_, copy=False)] = LEFT
     return codes
 
 
@@ -101,7 +104,8 @@ def _trend_field() -> Field:
     return made.but(
         column=column, biflow_columns=(unfiltered(column),), group_column=unfiltered(column), detail=None, members=(),
         group=None,  # it is a group's too, and changes from tick to tick
-        key=replace(made.key, choices=tuple(TRENDS.values())), measure=replace(made.measure, together="formula"))
+        key=replace(made.key, choices=tuple(dict.fromkeys(TRENDS.values()))),
+        measure=replace(made.measure, together="formula"))
 
 
 def _since_start(source: FlowSource) -> Array:

@@ -54,7 +54,7 @@ class Column:
         priority: 1 is always shown; in a narrow terminal the columns with the largest numbers are left out first.
         text: row, wording and names -> printable text of any length, each character one cell wide.
         sort: numeric keys, most significant first, ascending; each gives one value for each flow. A key is computed
-            only for the flows that are equal in the keys before it.
+            only for the flows that are equal in the keys before it. Empty: nothing is sorted by it.
         descending_first: sorting by this column starts with the largest value.
         term: a filter made from the cell of a row, which the row matches; "": there is none.
         wider: filters that more flows match than `term`, each wider than the one before.

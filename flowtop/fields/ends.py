@@ -12,9 +12,18 @@ from flowtop.fields import cell_terms as terms
 from flowtop.fields import endpoints
 from flowtop.fields.columns import Column, SortKey, Wording, plain
 from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, or_code
-from flowtop.fields.networks import AS_NAMES, COUNTRIES, remote_is_source
+from flowtop.fields.networks import AS_NAMES, COUNTRIES, LONGEST_AS_NAME, remote_is_source
 from flowtop.model.flows import Array, FlowColumns, address_words
-from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, RecordBits
+from flowtop.model.kinds import (
+    ANY_PROTOCOL,
+    CLIENT_PORTS,
+    HAVE_PORTS,
+    ICMP_VERSIONS,
+    PORT_PROTOCOLS,
+    IpVersion,
+    Kind,
+    RecordBits,
+)
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import operands, units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups, Texts
@@ -119,7 +128,7 @@ def _host_field() -> Field:
         text=lambda key, _: _address(*key), named=lambda key, wording: _named_address(key[0], key[1], key[2], wording),
         term=lambda key, _: _host_term(key), values=lambda key, _: {"host": _address(*key)} if key[0] else {},
         members=("host",), flexible=True, facts=_host_facts, rank=0, columns=(
-            _host_column(_HOST_AS, "AS NAME", "The host's AS by name, looked up.", AS_NAMES, 10, 18, 6),
+            _host_column(_HOST_AS, "AS NAME", "The host's AS by name, looked up.", AS_NAMES, 10, LONGEST_AS_NAME, 6),
             _host_column(_HOST_COUNTRY, "CC", "The host's country, looked up: two letters (ISO 3166).", COUNTRIES, 2, 0,
                          5))))
 
@@ -175,6 +184,24 @@ def _prefixed(words: tuple[Array, Array], version: Array, lengths: tuple[int, in
     six = version == np.uint8(IpVersion.V6)
     high = words[0] & np.where(six, kept(lengths[1]), kept(lengths[0]))
     return high, words[1] & np.where(six, kept(lengths[1] - 64), np.uint64(0))
+
+
+def _remote_subnet(lengths: tuple[int, int]) -> GroupField:
+    """The network of the remote end; a flow that passes through counts for those of both ends."""
+    made = _subnet("remote_subnet", "NET", "remote", "", lengths)
+
+    def keys(columns: FlowColumns, at_source: Array) -> tuple[Array, ...]:
+        version, *words = _end_keys(columns, at_source)
+        version = np.where(version == _LAYER2, 0, version)
+        return (version, *_prefixed((words[0], words[1]), version, lengths))
+
+    return replace(
+        made, doc="Network of the remote host: /24, IPv6 /64, or a length; of flows that pass through, of both hosts.",
+        keys=lambda columns: keys(columns, remote_is_source(columns)),
+        others=lambda columns: keys(columns, ~remote_is_source(columns)), apart=True,
+        term=lambda key, lookups: made.term(key, lookups).strip(),
+        values=lambda key, lookups: {"network": made.text(key, lookups)} if key[0] else {}, members=("network",),
+        choose=lambda argument: _remote_subnet(_lengths(argument)))
 
 
 def _subnet(field_id: str, header: str, side: str, word: str, lengths: tuple[int, int]) -> GroupField:
@@ -341,21 +368,47 @@ def _order(side: Side) -> tuple[SortKey, ...]:
             lambda columns: address_words(columns, name)[1], plain(f"{side}_port"))
 
 
-def _either_end(column: Column, header: str, doc: str) -> Column:
+def _answers_alone(row: FlowRow) -> bool:
+    """Of a biflow only the server's way was seen, as far as the ports tell: its destination is the client."""
+    return (row.ways is not None and row.ways.reverse is None and row.ways.guessed and row.kind == Kind.FLOW
+            and row.protocol in PORT_PROTOCOLS and row.source_port < CLIENT_PORTS <= row.destination_port)
+
+
+def _either_end(column: Column, other: Column, header: str, doc: str) -> Column:
     """The column of biflows, with filters that match both directions: the source of one is the destination of the
-    other."""
+    other.
+
+    Args:
+        other: the column of the other end.
+    """
+    def end(row: FlowRow) -> Column:
+        return other if _answers_alone(row) else column
+
     def either(term: str) -> str:
         return term.replace("src ", "").replace("dst ", "")
 
-    return replace(column, header=header, doc=doc, term=lambda row, lookups: either(column.term(row, lookups)),
-                   wider=lambda row, lookups: tuple(map(either, column.wider(row, lookups))))
+    def shortened(row: FlowRow, names: Names, width: int) -> str:
+        one = end(row).shortened
+        assert one is not None
+        return one(row, names, width)
+
+    return replace(column, header=header, doc=doc, shortened=shortened,
+                   text=lambda row, wording, lookups: end(row).text(row, wording, lookups),
+                   term=lambda row, lookups: either(end(row).term(row, lookups)),
+                   wider=lambda row, lookups: tuple(map(either, end(row).wider(row, lookups))))
 
 
-def _client(row: FlowRow, names: Names, width: int | None = None) -> str:
-    """The client of a biflow; `?` before it: which end it is is a guess."""
-    if row.ways is None or not row.ways.guessed:
-        return endpoints.source(row, names, width)
-    return f"?{endpoints.source(row, names, None if width is None else max(width - 1, 1))}"
+def _with_guess(column: Column) -> Column:
+    """With `?` before the client of a biflow where it is a guess which end it is."""
+    shorten = column.shortened
+    assert shorten is not None
+
+    def guess(row: FlowRow) -> str:
+        return "?" if row.ways is not None and row.ways.guessed else ""
+
+    return replace(
+        column, text=lambda row, wording, lookups: guess(row) + column.text(row, wording, lookups),
+        shortened=lambda row, names, width: (mark := guess(row)) + shorten(row, names, max(width - len(mark), 1)))
 
 
 _SOURCE_COLUMN = Column(
@@ -381,16 +434,16 @@ def _icmp_code(columns: FlowColumns) -> Array:
 
 FIELDS = (
     Field("source", _SOURCE_COLUMN.doc, column=_SOURCE_COLUMN,
-          biflow_columns=(replace(
-              _either_end(_SOURCE_COLUMN, "CLIENT", "Address and port of the client: who began; ? before it: a guess."),
-              text=lambda row, wording, _: _client(row, wording.names), shortened=_client),),
+          biflow_columns=(_with_guess(_either_end(
+              _SOURCE_COLUMN, _DESTINATION_COLUMN, "CLIENT",
+              "Address and port of the client: who began; ? before it: a guess.")),),
           group=_host("source", "SOURCE", "source", "src"),
           members=(replace(_address_member("source", 4), rank=6), replace(_address_member("source", 6), rank=7),
                    Member("sourceTransportPort", _source_port, of_packets=True, rank=8),
                    *(replace(_address_member("source", version, prefix=True), rank=52) for version in IpVersion))),
     Field("destination", _DESTINATION_COLUMN.doc, column=_DESTINATION_COLUMN,
           biflow_columns=(_either_end(
-              _DESTINATION_COLUMN, "SERVER", "Address and port of the server, or ICMP type."),),
+              _DESTINATION_COLUMN, _SOURCE_COLUMN, "SERVER", "Address and port of the server, or ICMP type."),),
           group=_host("destination", "DESTINATION", "destination", "dst"),
           members=(replace(_address_member("destination", 4), rank=9),
                    replace(_address_member("destination", 6), rank=10),
@@ -405,11 +458,13 @@ FIELDS = (
     Field("service", "Protocol and lower port; for ICMP the type.", group=GroupField(
         "service", "SERVICE", 16, "Protocol and lower port; for ICMP the type.", _service_keys, parts=3,
         text=_service_text, term=_service_term, values=_service_values,
-        members=("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6"), named=_named_service, rank=0)),
+        members=("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6"), named=_named_service,
+        beside="process", rank=0)),
     _host_field(),
     Field("subnet", "Source network.", group=_subnet("subnet", "SOURCE NET", "source", "src", _DEFAULT_LENGTHS)),
     Field("destination_subnet", "Destination network.",
           group=_subnet("destination_subnet", "DESTINATION NET", "destination", "dst", _DEFAULT_LENGTHS)),
+    Field("remote_subnet", "Network at the remote end.", group=_remote_subnet(_DEFAULT_LENGTHS)),
     Field("icmptype", "ICMP or ICMPv6 type.", members=(
         replace(_icmp_member(1, 4), rank=12), replace(_icmp_member(58, 6), rank=13)),
         key=FilterKey("icmptype", "ICMP or ICMPv6 type.", "icmptype 8", "an ICMP type, 0 to 255",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -126,10 +126,14 @@ class GroupField:
         argument: describes that text, for help and README.
         others: for a field of one end of a flow: as `keys`, of the other end, for flows that count for both ends
             (fields.networks.PASSING). None: a flow counts for one group.
+        apart: a flow whose two ends are in one group counts there once, not as in and as out.
         inward: which flows are of IN in these groups; None: those that come from their remote end.
         facts: further numbers of each group by name, from arrays of keys: for its `columns` and `FlowRow.more`.
         every: keys that always have a group, also without flows.
+        passed: of arrays of keys: for which of them it is known what all their flows have had since the start, and
+            that: `octet_total` and `packet_total` of what came in and of what went out, named as in model.flows.
         columns: that only lists of groups by this field have.
+        beside: id of another field, whose most frequent value stands beside each group of this field alone.
         rank: fields of lower rank are listed first; those of equal rank are in the order of the registry.
     """
 
@@ -154,10 +158,13 @@ class GroupField:
     choose: Callable[[str], GroupField] | None = None
     argument: str = ""
     others: Callable[[FlowColumns], tuple[Array, ...]] | None = None
+    apart: bool = False
     inward: Callable[[FlowColumns], Array] | None = None
     facts: Callable[[tuple[Array, ...], Lookups], dict[str, Array]] | None = None
     every: Callable[[Lookups], tuple[Array, ...]] | None = None
+    passed: Callable[[tuple[Array, ...], Lookups], tuple[Array, dict[str, Array]]] | None = None
     columns: tuple[Column, ...] = ()
+    beside: str = ""
     rank: int = 9
 
     def column(self, position: int) -> Column:
@@ -172,6 +179,19 @@ class GroupField:
                       texts=self.texts, shortened=self._shortened(position), longest=_LONGEST_KEY if self.texts else 0,
                       wider=lambda row, lookups: self.wider(row.group[position], lookups))
 
+    def column_beside(self) -> Column:
+        """The column that shows this field beside groups by another one: the value with the most octets, and how many
+        others there are. The list is not sorted by it."""
+        def text(row: FlowRow, wording: Wording, lookups: Lookups) -> str:
+            found: Beside | None = row.more.get(BESIDE)
+            if found is None or not any(found.key):
+                return ""
+            name = self.named(found.key, wording) if self.named else self.text(found.key, lookups)
+            return f"{name} +{found.others}" if found.others else name
+
+        return Column(self.id, self.header, self.width, f"{self.doc} That of the most octets; + as many others.", text,
+                      (), 3, lambda _, __: "", longest=_LONGEST_KEY, rank=2)
+
     def _shortened(self, position: int) -> Callable[[FlowRow, Names, int], str] | None:
         shorten = self.shorten
         if shorten is None:
@@ -181,6 +201,17 @@ class GroupField:
 
 _LONGEST_KEY = 24
 """Cells of a text that groups have in common, where there is room: `systemd-resolved.service`."""
+
+
+BESIDE = "beside"
+"""In FlowRow.more: a Beside."""
+
+
+class Beside(NamedTuple):
+    """What a group has most of, of another field: the key with the most octets, and the number of other keys."""
+
+    key: Key
+    others: int
 
 
 def key_name(position: int, part: int) -> str:

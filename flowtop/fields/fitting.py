@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
@@ -29,6 +29,7 @@ class Distinctions:
         interfaces: there were flows at more than one interface.
         filled: ids of columns that had a text in some row; None: it is not known which.
         endpoint: cells of the longest source or destination, as far as that decides anything; 0: not known.
+        process: those of the longest name of a process, likewise.
     """
 
     tunnels: bool = False
@@ -40,6 +41,7 @@ class Distinctions:
     interfaces: bool = False
     filled: frozenset[str] | None = None
     endpoint: int = 0
+    process: int = 0
 
     def with_texts(self, rows: Sequence[FlowRow], columns: Iterable[Column], wording: Wording,
                    lookups: Lookups) -> Distinctions:
@@ -51,11 +53,15 @@ class Distinctions:
         if longest < _USUAL_ENDPOINT:
             longest = max(longest, max((len(column.text(row, wording, lookups)) for column in columns
                                         if column.flexible for row in rows[:_LOOKED_AT]), default=0))
+        process = self.process
+        if process < _USUAL_PROCESS:
+            process = max(process, max((len(column.text(row, wording, lookups)) for column in columns
+                                        if column.id == "process" for row in rows[:_LOOKED_AT]), default=0))
         found = {column.id for column in columns if column.id not in known
                  and any(column.text(row, wording, lookups).strip() for row in rows[:_LOOKED_AT])}
-        if found <= known and self.filled is not None and longest == self.endpoint:
+        if found <= known and self.filled is not None and (longest, process) == (self.endpoint, self.process):
             return self
-        return replace(self, filled=known | found, endpoint=longest)
+        return replace(self, filled=known | found, endpoint=longest, process=min(process, _USUAL_PROCESS))
 
     def with_rows(self, rows: Iterable[FlowRow], *, tunnels: bool) -> Distinctions:
         """A new value that includes these rows.
@@ -74,7 +80,7 @@ class Distinctions:
             self.kinds or (tunnels and _alike(rows, lambda row: (row.tunnel_id, *_vlan(row)), _tunnel)),
             self.reported | _reported(rows, self.reported),
             self.interfaces or len({row.ifindex for row in rows}) > 1,
-            self.filled, self.endpoint)
+            self.filled, self.endpoint, self.process)
 
 
 def _reported(rows: Sequence[FlowRow], known: frozenset[str]) -> frozenset[str]:
@@ -141,6 +147,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     local = [name for name in names if "://" not in name]
     listening = len(local) < len(names)
     ordered = arrangement.ordered(COLUMNS.values() if columns is None else columns)
+    if not {COLUMNS.get("process"), BIFLOW_COLUMNS.get("process")} & set(ordered):  # of groups it is one among others
+        distinctions = replace(distinctions, reported=distinctions.reported - {"process"})
     there = needed | {keep}
     every = [column for column in ordered if column.id in there
              or (column.id not in arrangement.hidden and not _empty(column, distinctions, arrangement)
@@ -164,6 +172,12 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
     if "process" in distinctions.reported:  # who it is matters more than these, but not more than how much it is
         usual = min(_USUAL_ENDPOINT, distinctions.endpoint or _USUAL_ENDPOINT)  # no more than these rows need
+        if "process" in fixed and "process" not in set_widths:  # whole, where something else can give way
+            names_whole = {"process": max(least["process"], min(distinctions.process, _USUAL_PROCESS))}
+            others = _narrowed(chosen, width - len(flexible) * usual, fixed | names_whole, gap, stay, distinctions,
+                               (*_leave_for_process(distinctions, fixed), "protocol"))
+            if _taken(others, fixed | names_whole, gap) <= width - len(flexible) * usual:
+                chosen, least, fixed = others, least | names_whole, fixed | names_whole
         chosen = _narrowed(chosen, width - len(flexible) * usual, fixed, gap, stay, distinctions,
                            _leave_for_process(distinctions, fixed))
     short = min(_SHORT_ENDPOINT, distinctions.endpoint or _SHORT_ENDPOINT)
@@ -211,12 +225,17 @@ def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, 
     leaving = sorted(leave or narrow, key=lambda column_id: column_id not in first)
     ways = {"rate" + way for way in WAYS}
     for column_id in leaving:
-        if sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1) <= room:
+        if _taken(chosen, fixed, gap) <= room:
             break
         leaves = ways if column_id in ways else {column_id}  # not one way alone
         chosen = [column for column in chosen if column.id not in leaves or column.id in stay  # those of groups stay
                   or column not in (COLUMNS.get(column.id), BIFLOW_COLUMNS.get(column.id))]
     return chosen
+
+
+def _taken(chosen: Sequence[Column], fixed: Mapping[str, int], gap: int) -> int:
+    """Cells of these columns and the gaps between them, without those of flexible ones."""
+    return sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1)
 
 
 def _leave_for_process(distinctions: Distinctions, fixed: dict[str, int]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowtop.fields import cell_terms as terms
+from flowtop.fields.change import LEFT
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Field, FilterKey, Member, stored
 from flowtop.model.flows import Array, FlowColumns
@@ -20,7 +21,8 @@ _OPENING_BITS, _SYN = np.uint16(TcpBits.SYN | TcpBits.ACK), np.uint16(TcpBits.SY
 PATIENCE_S = 3.0
 """A SYN or request without an answer for so long has none: one second and two are when a SYN is sent again."""
 NO_REPLY = "NO REPLY"
-_NARROW = {NO_REPLY: "N/R"}
+_LEFT_TEXT = "gone"
+_NARROW = {NO_REPLY: "N/R", _LEFT_TEXT: "end"}
 
 
 def _rank(columns: FlowColumns) -> Array:
@@ -62,6 +64,8 @@ def _phase(row: FlowRow) -> str:
 
 
 def _state_text(row: FlowRow) -> str:
+    if row.more.get("trend") == LEFT:  # of a comparison: its bits are those of then
+        return _LEFT_TEXT
     if row.end_reason:  # how it ended, where that is worth a word
         phase = _phase(row)
         return phase if phase in ("RST", NO_REPLY) else "end"
@@ -71,7 +75,7 @@ def _state_text(row: FlowRow) -> str:
 
 
 def _state_severity(row: FlowRow) -> int:
-    return {"FIN": 1, "end": 1, "dup": 1, "SYN": 2, "RST": 3, NO_REPLY: 3}.get(_state_text(row), 0)
+    return {"FIN": 1, "end": 1, _LEFT_TEXT: 1, "dup": 1, "SYN": 2, "RST": 3, NO_REPLY: 3}.get(_state_text(row), 0)
 
 
 def _shortened(row: FlowRow, _: Names, width: int) -> str:
@@ -90,7 +94,8 @@ def _state_term(row: FlowRow, lookups: Lookups) -> str:
 
 _STATE_COLUMN = Column(
     "state", "ST", 3, "SYN, EST, FIN, RST; NO REPLY (N/R) to a SYN or ping for 3 s; dup counted elsewhere; tun a "
-    "tunnel, counted in the flows it carries; sec decrypted by IPsec, counted as it came; · active; end ended.",
+    "tunnel, counted in the flows it carries; sec decrypted by IPsec, counted as it came; · active; end ended; "
+    "gone: of a comparison (d), no longer listed.",
     lambda row, _, __: _state_text(row), (_rank,), 1, _state_term, shortened=_shortened, longest=len(NO_REPLY),
     severity=_state_severity)
 STATE = Field(

@@ -340,6 +340,8 @@ def _text(side: Literal["", "source", "destination"], what: str, header: str, do
                                  detail=_detail(side, what)), side, longest)
 
 
+LONGEST_AS_NAME = 32
+"""Cells of an AS's name, where there is room."""
 AS_NAMES = Texts(lambda lookups: {} if lookups.networks is None else lookups.networks.names, lambda _: "")
 COUNTRIES = Texts(lambda lookups: {} if lookups.networks is None else lookups.networks.countries, lambda _: "")
 
@@ -348,8 +350,8 @@ def _of_end(side: Literal["", "source", "destination"]) -> tuple[Field, ...]:
     json, end = _WORDS[side]
     return (
         _asn(side),
-        _text(side, "as_name", "AS NAME", f"{end}'s AS by name, looked up.", f"{json}AsName", AS_NAMES, 10, 18,
-              "an AS's name, such as *cloud*", "*cloud*"),
+        _text(side, "as_name", "AS NAME", f"{end}'s AS by name, looked up.", f"{json}AsName", AS_NAMES, 10,
+              LONGEST_AS_NAME, "an AS's name, such as *cloud*", "*cloud*"),
         _text(side, "country", "CC", f"{end}'s country, looked up: two letters (ISO 3166).", f"{json}Country",
               COUNTRIES, 2, 0, "a country's two letters, such as DE", "DE"),
     )

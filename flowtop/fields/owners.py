@@ -61,7 +61,7 @@ def _with_unknown(made: Field) -> Field:
 
 def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example: str, expected: str, width: int = 8,
           priority: int = _PRIORITY, line: str = "", rank: int = 3, on_request: bool = False,
-          grouped: bool = True, least: int = 0,
+          grouped: bool = True, least: int = 0, beside: str = "",
           codes: Callable[[FlowSource], Array] = _of_flows, records: Callable[[FlowColumns], Array] = _of_records,
           known: tuple[Known, ...] = EVERYWHERE) -> Field:
     made = _with_unknown(make.text(
@@ -70,7 +70,8 @@ def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example:
     assert made.column
     column = replace(made.column, on_request=on_request, width=least or made.column.width,
                      longest=_LONGEST_NAME if least else 0)
-    group = made.group and replace(made.group, keys=lambda columns: (records(columns),)) if grouped else None
+    group = made.group and replace(made.group, keys=lambda columns: (records(columns),), beside=beside)
+    group = group if grouped else None
 
     def detail(row: FlowRow, formatter: DetailFormatter) -> str:
         return units.printable(texts.text(row.more.get(name, 0), formatter.lookups), _LONGEST_DETAIL)
@@ -182,7 +183,7 @@ _LONGEST_NAME = 15
 PROCESS = (
     _text("process", "PROCESS", "Process of the local socket; `kernel`, `forwarded`: none.",
           "processName", Texts(_names, _missing), example="process nginx", width=10, priority=_PROCESS_PRIORITY,
-          expected="a process's name, such as nginx or python*", least=len("PROCESS")),
+          expected="a process's name, such as nginx or python*", least=len("PROCESS"), beside="service"),
 )
 """What is beside the addresses on screen."""
 

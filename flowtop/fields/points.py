@@ -14,7 +14,7 @@ from flowtop.fields.columns import ARROWS, Column, Wording, plain
 from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, stored
 from flowtop.model.devices import Device
 from flowtop.model.exporters import exporter_of, interface_of, point_elements
-from flowtop.model.flows import Array, FlowColumns
+from flowtop.model.flows import INTO, OUT_OF, Array, FlowColumns
 from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import operands, units
@@ -85,6 +85,18 @@ def _received(columns: FlowColumns) -> Array:
     return came_in
 
 
+_PASSED = [way + name for name in ("octet_total", "packet_total") for way in (INTO, OUT_OF)]
+
+
+def _passed(keys: tuple[Array, ...], lookups: Lookups) -> tuple[Array, dict[str, Array]]:
+    """See GroupField.passed."""
+    passed, interfaces = lookups.passed, keys[0]
+    if passed is None or not len(passed):
+        return np.zeros(len(interfaces), np.bool_), {name: np.zeros(len(interfaces), np.uint64) for name in _PASSED}
+    at = np.minimum(np.searchsorted(passed["ifindex"], interfaces), len(passed) - 1)
+    return passed["ifindex"][at] == interfaces, {name: passed[name][at] for name in _PASSED}
+
+
 _UNKNOWN = -1
 
 
@@ -148,7 +160,7 @@ def _interface_field() -> Field:
         group=replace(
             made.group, rank=2, alike=None,  # two interfaces that had the same name at different times are two groups
             text=lambda key, lookups: units.printable(_point(key, lookups), _LONGEST_POINT), term=_point_term,
-            facts=_device_facts, every=_observed, inward=_received, columns=_DEVICE_COLUMNS,
+            facts=_device_facts, every=_observed, passed=_passed, inward=_received, columns=_DEVICE_COLUMNS,
             values=lambda key, lookups: point_elements(_point(key, lookups), units.printable),
             members=("interfaceName", "exporterIPv4Address", "exporterIPv6Address", "observationDomainId"),
             texts=replace(INTERFACE_NAMES, part=str)),

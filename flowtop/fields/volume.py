@@ -75,7 +75,8 @@ def _share(window: str, number: int, name: str, what: str) -> Field:
         per_cent = f"{100 * share:.0f} %" if share >= 0.005 or not share else "<1 %"
         return f"{bar(share, _BAR_CELLS):<{_BAR_CELLS}}{per_cent:>6}"
 
-    column = Column(field_id, "SHARE", _BAR_CELLS + 6, doc, text, (plain(name),), 4 + 3 * number, lambda _, __: "",
+    header = f"SHARE{window.replace('_', ' ')}"
+    column = Column(field_id, header, _BAR_CELLS + 6, doc, text, (plain(name),), 4 + 3 * number, lambda _, __: "",
                     descending_first=True)
     return Field(field_id, doc, group_column=column)
 
@@ -103,11 +104,15 @@ _PPS = Field(
                   lambda source: source.columns["packet_delta"] / source.tick_s, of_aggregates=True),
     detail=Detail("packets", lambda row, _: f"{units.packet_rate(row.packet_rate).strip()}/s", rank=5))
 
+OF_GROUPS = "the flows that are kept; of all interfaces since the start."
+"""What groups add up: `GroupField.passed` has the latter."""
+
 _BYTES_COLUMN = Column("bytes", "BYTES", 8, "IP octets over the flow's life.",
                        lambda row, _, __: units.octets_cell(row.octet_total), (plain("octet_total"),), 1,
                        terms.at_least("bytes", lambda row: row.octet_total), "right", descending_first=True)
 _BYTES = Field(
-    "bytes", _BYTES_COLUMN.doc, column=_BYTES_COLUMN, group_column=unfiltered(_BYTES_COLUMN),
+    "bytes", _BYTES_COLUMN.doc, column=_BYTES_COLUMN,
+    group_column=replace(unfiltered(_BYTES_COLUMN), doc=f"IP octets of {OF_GROUPS}"),
     key=FilterKey(
         "bytes", "IP octets over the flow's life; for exported records: since the previous record.", "bytes > 10M",
         _SIZE, quantities.octets, lambda source: source.columns["octet_total"], lambda records: records["octet_delta"],
@@ -120,7 +125,8 @@ _PACKETS_COLUMN = Column("packets", "PKTS", 6, "Wire packets over the flow's lif
                          lambda row, _, __: units.count_cell(row.packet_total), (plain("packet_total"),), 2,
                          terms.at_least("packets", lambda row: row.packet_total), "right", descending_first=True)
 _PACKETS = Field(
-    "packets", _PACKETS_COLUMN.doc, column=_PACKETS_COLUMN, group_column=unfiltered(_PACKETS_COLUMN),
+    "packets", _PACKETS_COLUMN.doc, column=_PACKETS_COLUMN,
+    group_column=replace(unfiltered(_PACKETS_COLUMN), doc=f"Wire packets of {OF_GROUPS}"),
     key=FilterKey(
         "packets", "Wire packets over the flow's life; for exported records: since the previous record.", "packets = 1",
         _COUNT, quantities.count, lambda source: source.columns["packet_total"],

@@ -70,10 +70,11 @@ TOGETHER: dict[str, Together] = {
                      "packets_10s", "packets_60s", "octets_then", "retransmitted", "out_of_order", "flow_count",
                      "fragments"), "sum"),
     **dict.fromkeys(("last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"), "max"),
-    **dict.fromkeys(("first_ns", "end_reason", "duplicate"), "min"),
+    **dict.fromkeys(("first_ns", "end_reason", "duplicate", "left"), "min"),
 }
 """How columns are combined in groups and biflows; sums count each packet once. Other columns are not combined.
-`octets_then`: only of a source with `then_ns`: octets that would give the rate of then over the window of 10 s."""
+`octets_then`: only of a source with `then_ns`: octets that would give the rate of then over the window of 10 s; `left`:
+whether a flow was there only then."""
 
 
 def event_ms(at_ns: Array, unix_offset_ns: int) -> Array:
@@ -232,3 +233,7 @@ def all_visible(source: FlowSource, columns: FlowColumns, count: int) -> FlowsAt
 
 INTO, OUT_OF = "in ", "out "
 """Prefixes of a summed column of groups and biflows: the sum of what came in, or went out, alone."""
+
+PASSED_DTYPE = np.dtype([("ifindex", "u4"), *((f"{way}{name}", "u8") for name in ("octet_total", "packet_total")
+                                              for way in (INTO, OUT_OF))])
+"""What the flows of one interface have had since it was attached, in and out; named as those sums."""

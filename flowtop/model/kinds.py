@@ -257,3 +257,6 @@ class BiflowDirection(enum.IntEnum):
     INITIATOR = 1
     REVERSE_INITIATOR = 2
     PERIMETER = 3
+
+CLIENT_PORTS = 32_768
+"""Where the ports of clients begin: on Linux; at IANA they do at 49152."""

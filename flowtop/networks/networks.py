@@ -44,10 +44,13 @@ class _File:
         """Open the file if it is new or has changed; returns whether what is known of addresses may be different."""
         try:
             now: Identity | None = identity(self.path.stat())
-            problem = ""
+            problem, hidden = "", False
         except (OSError, ValueError) as error:
             now, problem = None, (getattr(error, "strerror", None) or str(error)).lower()
+            hidden = isinstance(error, PermissionError)
         database = self.database
+        if problem and hidden and database is not None and database.intact():
+            return False  # it was opened before rights were given up, and cannot be looked at any more
         if now == self._tried and not self._first and (database is None or database.intact()):
             return False
         self._tried, self._first = now, False

@@ -5,8 +5,6 @@ Standard output carries data only; nothing else is ever written there.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -29,6 +27,7 @@ from flowtop.output.records import record, record_cells, record_names, rows_name
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.query.layout import columns_of, order_text, sorted_column
 from flowtop.query.query import Books, Page, Query
+from flowtop.text.csv_lines import CsvLines
 from flowtop.text.units import duration, rate
 
 NARRATION_EVERY_S = 60.0
@@ -46,6 +45,7 @@ class BatchConfig:
         width: of a table, in terminal columns.
         wording: units of a table.
         agent: in each round of JSON, which host it is from: see process.agent; None: not said.
+        confinement: likewise, which rights the process has given up; None: not said.
         exports: gives the figures of the exports now, for each round of JSON.
     """
 
@@ -54,6 +54,7 @@ class BatchConfig:
     width: int = 120
     wording: Wording = Wording()
     agent: Mapping[str, str] | None = None
+    confinement: Mapping[str, object] | None = None
     exports: Callable[[], Sequence[Mapping[str, str | int]]] = tuple
 
 
@@ -265,7 +266,8 @@ class _JsonLines:
     """JSON Lines: one object for each round, with `flows`, `groups` or `biflows`."""
 
     def __init__(self, config: BatchConfig) -> None:
-        self._agent = {} if config.agent is None else {"agent": config.agent}
+        self._agent: dict[str, object] = {} if config.agent is None else {"agent": config.agent}
+        self._confinement = {} if config.confinement is None else {"confinement": config.confinement}
         self._exports = config.exports
 
     def text(self, number: int, page: Page) -> str:
@@ -285,6 +287,7 @@ class _JsonLines:
             line["namesSeen"] = page.names.record
         if exports := self._exports():
             line["exports"] = exports
+        line |= self._confinement
         return json.dumps(line, separators=(",", ":")) + "\n"
 
 
@@ -292,13 +295,10 @@ class _Csv:
     """CSV (RFC 4180) with one header line; each row begins with the number and time of its round."""
 
     def text(self, number: int, page: Page) -> str:
-        out = io.StringIO()
-        writer = csv.DictWriter(out, ("round", "time", *record_names(page.query)), lineterminator="\n")
-        if number == 1:
-            writer.writeheader()
+        lines = CsvLines(("round", "time", *record_names(page.query)))
         stamp = {"round": number, "time": iso_time(page.unix_ms)}
-        writer.writerows(stamp | record_cells(row, page.query, page.lookups) for row in page.rows)
-        return out.getvalue()
+        return "".join([*([lines.header()] if number == 1 else []),
+                        *(lines.line(stamp | record_cells(row, page.query, page.lookups)) for row in page.rows)])
 
 
 class _Table:

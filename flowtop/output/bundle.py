@@ -6,29 +6,28 @@ import os
 import stat
 import subprocess
 import sys
-from contextlib import suppress
+import time
 from pathlib import Path
 
 import flowtop
 from flowtop.errors import FlowtopError
-from flowtop.output.row_files import MODE, write_rows
+from flowtop.files import make_directory, open_output, release_directory
+from flowtop.output.row_files import write_rows
 from flowtop.query.query import Page
 
-DIRECTORY_MODE = 0o700
-"""Only the owner may look: flows are private."""
 CHECK_S = 60.0
 """How long `--check` may take."""
 SCREEN, FLOWS, CHECK, PACKETS = "screen.txt", "flows.csv", "check.txt", "packets.pcapng"
+NO_PACKETS = "no-packets.txt"
+"""Why there are none."""
 
 
 class BundleDirectory:
     """A directory that must not exist yet, held open: what is written goes there, whatever its name leads to by then.
 
-    Until it is closed it belongs to this process; then it is given to its owner, who may change it from then on.
-
     Args:
         path: its name.
-        owner: user and group of it and its files; None: those of the process.
+        owner: user and group of it and its files, as far as that user may write there; None: those of the process.
 
     Raises:
         FlowtopError: it exists, or cannot be made.
@@ -38,15 +37,15 @@ class BundleDirectory:
         self._name = path
         self._owner = owner
         try:
-            path.mkdir(DIRECTORY_MODE)
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.descriptor = make_directory(path, owner)
         except FileExistsError:
             raise FlowtopError(f"{path} exists already", hint="use another name") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise FlowtopError(f"cannot make {path}: {reason.lower()}", hint="type another place") from error
         found = os.fstat(self.descriptor)
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077 or any(self.place.iterdir()):
+        ours = found.st_uid in (os.geteuid(), *(owner or ())[:1])
+        if not ours or stat.S_IMODE(found.st_mode) & 0o077 or any(self.place.iterdir()):
             os.close(self.descriptor)
             raise FlowtopError(f"{path} was replaced by another directory", hint="type another place")
 
@@ -58,11 +57,8 @@ class BundleDirectory:
     def write_text(self, name: str, text: str) -> None:
         """Write a text to a new file in it. Raises FlowtopError: it exists, or cannot be written."""
         try:
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE,
-                                 dir_fd=self.descriptor)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                if self._owner is not None:
-                    os.fchown(descriptor, *self._owner)
+            output = open_output(self.place / name, time.time, self._owner, new=True)
+            with os.fdopen(output.descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -77,10 +73,7 @@ class BundleDirectory:
 
     def close(self) -> None:
         """Give it to its owner. Once."""
-        with suppress(OSError):  # a file system without owners: it is readable as it is
-            if self._owner is not None:
-                os.fchown(self.descriptor, *self._owner)
-        os.close(self.descriptor)
+        release_directory(self.descriptor)
 
 
 def check_text() -> str:
@@ -90,6 +83,8 @@ def check_text() -> str:
         done = subprocess.run([sys.executable, "-P", "-m", "flowtop", "--check"],
                               env={**os.environ, "PYTHONPATH": root}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=CHECK_S, check=False)
+    except PermissionError:  # it has given up its rights
+        return "flowtop --check did not run: the process of the screen may not start programs. Run it apart.\n"
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"flowtop --check did not run: {error}\n"
     return done.stdout.decode(errors="replace")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.records import iso_time
+from flowtop.files import open_output, undo_output
 from flowtop.output.records import page_cells, page_names, page_record, rows_name
 from flowtop.query.query import Page
-
-MODE = 0o600
-"""Only the owner may read the file: flows are private."""
+from flowtop.text.csv_lines import CsvLines
 
 
 def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> None:
@@ -23,7 +21,7 @@ def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> 
 
     Args:
         path: its suffix selects the format: .csv; .json: one object; .jsonl: one object for each flow.
-        owner: user and group of the file; None: those of the process.
+        owner: user and group as whom it is opened, see files.open_output; None: as this process.
 
     Raises:
         FlowtopError: an unknown suffix, or the file exists or cannot be written.
@@ -32,19 +30,17 @@ def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> 
     if make is None:
         raise FlowtopError(f"{path.name or 'no name'}: which format?", hint="name it .csv, .json or .jsonl")
     try:
-        # Never overwrite a file, and never follow a link.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+        output = open_output(path, time.time, owner, new=True)
     except FileExistsError:
         raise FlowtopError(f"{path} exists already", hint="use another name") from None
     except (OSError, ValueError) as error:
         raise FlowtopError(f"cannot write {path}: {_reason(error)}", hint="type another place") from error
+    identity = os.fstat(output.descriptor)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            if owner is not None:
-                os.fchown(descriptor, *owner)
+        with os.fdopen(output.descriptor, "w", encoding="utf-8") as file:
             file.writelines(make(page))
     except OSError as error:
-        path.unlink(missing_ok=True)  # an incomplete file looks like a complete one
+        undo_output(output, identity, path, owner)  # an incomplete file looks like a complete one
         raise FlowtopError(f"cannot write {path}: {_reason(error)}", hint="type another place") from error
 
 
@@ -53,15 +49,10 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _csv(page: Page) -> Iterable[str]:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, page_names(page), lineterminator="\n")
-    writer.writeheader()
+    lines = CsvLines(page_names(page))
+    yield lines.header()
     for row in page.rows:
-        writer.writerow(page_cells(row, page))
-        yield out.getvalue()
-        out.seek(0)
-        out.truncate()
-    yield out.getvalue()
+        yield lines.line(page_cells(row, page))
 
 
 def _json(page: Page) -> Iterable[str]:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from flowtop.model.owners import (
@@ -33,7 +34,7 @@ from flowtop.model.owners import (
 from flowtop.owners import proc
 from flowtop.owners.cgroups import CgroupPaths, slice_of, unit_of
 from flowtop.owners.containers import Container, ContainerNames
-from flowtop.owners.proc import PROC, TICK_NS, Stat
+from flowtop.owners.proc import PROC, TICK_NS, Life, Stat
 from flowtop.text import units
 
 MOST_OWNERS = 65_536
@@ -114,6 +115,11 @@ def _telling(owner: Owner) -> str:
     return f"{name} (pid {owner.pid})" if name in MARKS.values() else name
 
 
+def read_life_in(directory: Path, pid: int, start_ticks: int) -> Life | None:
+    """See proc.read_life; `directory`: where /proc is mounted."""
+    return proc.read_life(pid, start_ticks, directory)
+
+
 class OwnerBook:
     """Owners by id. `complete` is for one thread; the other methods are for any.
 
@@ -127,6 +133,7 @@ class OwnerBook:
         user: name of a user id.
         clock: seconds, monotonic.
         boot_ns: when this host has started, in ns since 1970 UTC; None: by its clock now.
+        read_life: reads a process by pid and start: proc.read_life, or a helper's.
 
     Attributes:
         forgotten: owners that were forgotten so far.
@@ -134,7 +141,9 @@ class OwnerBook:
 
     def __init__(self, paths: CgroupPaths, *, clock: Callable[[], float], proc: Path = PROC, most: int = MOST_OWNERS,
                  user: Callable[[int], str] = user_name, containers: ContainerNames | None = None,
-                 boot_ns: int | None = None) -> None:
+                 boot_ns: int | None = None,
+                 read_life: Callable[[int, int], Life | None] | None = None) -> None:
+        self._read_life = read_life or partial(read_life_in, proc)
         self._paths = paths
         self._containers = containers
         self._of_container: dict[str, set[int]] = {}
@@ -307,7 +316,7 @@ class OwnerBook:
         changed = replace(owner, user=self._users[owner.uid])
         latest = self._latest(owner_id, owner)
         doubtful = latest != owner_id and self._is_another(latest, owner)
-        life = None if doubtful else proc.read_life(pid_of(owner_id), owner.start_ticks, self._proc)
+        life = None if doubtful else self._read_life(pid_of(owner_id), owner.start_ticks)
         if life is not None:
             changed = replace(changed, comm=life.stat.comm, executable=life.executable or owner.executable,
                               command=life.command or owner.command, cgroup=life.cgroup,

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 SHORT_ID = 12
 """Digits of an id that runtimes show."""
@@ -461,6 +461,13 @@ def runtimes(root: Path = Path("/")) -> tuple[list[str], list[str]]:
     return found, faults
 
 
+class ReadsContainers(Protocol):
+    """ContainerFiles, or a helper's."""
+
+    def read(self, place: Place) -> tuple[Container, tuple[str, ...]]:
+        """See ContainerFiles.read."""
+
+
 class ContainerNames:
     """Containers by control group. `of` returns what is known now; a thread of its own finds the rest.
 
@@ -471,7 +478,7 @@ class ContainerNames:
         renew_s: pause before one that has a name is read again.
     """
 
-    def __init__(self, files: ContainerFiles | None = None, *, clock: Callable[[], float] = time.monotonic,
+    def __init__(self, files: ReadsContainers | None = None, *, clock: Callable[[], float] = time.monotonic,
                  again_s: tuple[float, ...] = _AGAIN_S, renew_s: float = _RENEW_S) -> None:
         self._files = files or ContainerFiles()
         self._clock = clock

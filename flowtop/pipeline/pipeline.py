@@ -26,7 +26,7 @@ from flowtop.model.rows import Sides, Volume
 from flowtop.pipeline.drive import Driving, Handover
 from flowtop.pipeline.drive import PipelineConfig as PipelineConfig
 from flowtop.query.answer import both_ways
-from flowtop.query.books import close_books, with_coverage
+from flowtop.query.books import close_books, passed, with_coverage
 from flowtop.query.history import TrafficLog
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
@@ -309,7 +309,8 @@ class Pipeline:
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
         self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts,
                                 called=handover.batch.named_addresses, networks=self._networks, here=self._here,
-                                devices=with_coverage(handover.batch.devices, handover.batch.observations))
+                                devices=with_coverage(handover.batch.devices, handover.batch.observations),
+                                passed=passed(handover.batch.observations))
         self._attached, self._unobserved = handover.batch.attached, handover.batch.unobserved
         self._observations = handover.batch.observations.copy()
         self._tell(handover.batch.steps)

@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from flowtop.fields.columns import Column
 from flowtop.fields.networks import REMOTE_IS_SOURCE, RemoteEnds, networked
-from flowtop.model.flows import Array, FlowColumns, FlowSource, Slots, with_columns
+from flowtop.model.flows import PASSED_DTYPE, Array, FlowColumns, FlowSource, Slots, with_columns
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow, Sides, Volume
 from flowtop.query.biflows import Biflows, Pairing
 from flowtop.query.grouping import Groups, counted_once
+from flowtop.query.labels import KnownLabels
 from flowtop.query.layout import row_fields, sorted_column
 from flowtop.query.measures import measured
 from flowtop.query.own_dns import own_dns
@@ -114,6 +115,7 @@ class Mark:
 
     def __init__(self) -> None:
         self._base: _Base | None = None
+        self._passed: tuple[int, npt.NDArray[np.void]] | None = None
 
     def since(self, number: int | None, source: FlowSource) -> FlowSource:
         """The source, with total counters counted from the mark of that number.
@@ -122,12 +124,26 @@ class Mark:
         removes the mark.
         """
         if number is None:
-            self._base = None
+            self._base = self._passed = None
             return source
         columns = source.columns
         if self._base is None or self._base.number != number:
             self._base = _Base(number, columns["flow_id"].copy(), {name: columns[name].copy() for name in COUNTED})
         return with_columns(source, _Since(columns, self._base), source.visible)
+
+
+    def passed_since(self, number: int | None, passed: npt.NDArray[np.void] | None) -> npt.NDArray[np.void] | None:
+        """What flows of each interface have had since the mark of that number: `Lookups.passed`."""
+        if number is None or passed is None:
+            return passed
+        if self._passed is None or self._passed[0] != number:
+            self._passed = number, passed
+        base, found = self._passed[1], passed.copy()
+        at = np.flatnonzero(np.isin(found["ifindex"], base["ifindex"]))
+        before = np.searchsorted(base["ifindex"], found["ifindex"][at])
+        for name in (PASSED_DTYPE.names or ())[1:]:
+            found[name][at] -= base[name][before]
+        return found
 
 
 class _Since:
@@ -177,6 +193,7 @@ class Answer:
     anchor_row: int | None = None
     listed: Listed | None = None
     own_hidden: int = 0
+    since_start: bool = False
     ways: tuple[Slots, Slots] = field(default=_NO_WAYS, compare=False)
     """Slots of the flows that are listed, each packet once: which came in, and which went out."""
 
@@ -190,6 +207,7 @@ class _Rows:
         take: returns the rows of slots, in their order.
         kind: fields of groups, BIFLOWS or COMPARED, whose slots change with each query; () for flows.
         row_of: flow_id of the row that contains a flow; None if there is none, or if rows are flows or groups.
+        since_start: as in Page.
     """
 
     source: FlowSource
@@ -197,6 +215,7 @@ class _Rows:
     take: Callable[[Slots], tuple[FlowRow, ...]]
     kind: tuple[str, ...] = ()
     row_of: Callable[[int], int | None] = lambda _: None
+    since_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +253,7 @@ class Answerer:
         self._around: tuple[int, tuple[int, ...]] | None = None  # the anchor's biflow and its flows
         self._anchor_flow: int | None = None  # the flow that was the anchor before its biflow
         self._order: TextOrder | None = None
+        self._label = KnownLabels()
         self._ends = RemoteEnds()
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
@@ -262,6 +282,7 @@ class Answerer:
             left_out = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
             passing, hidden = passing & ~left_out, int(np.count_nonzero(left_out))
         whole = measured(self._mark.since(query.mark, source), lookups, self._ends)
+        lookups = replace(lookups, passed=self._mark.passed_since(query.mark, lookups.passed))
         sums = _sums(whole, _sums_of(whole, passing))
         some = query.filter is not None or query.scope is not None or hidden
         everything = _octets(whole, visible) if some else sums.totals
@@ -282,7 +303,7 @@ class Answerer:
         return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
                       flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
                       None if rank is None else anchor, _listed(sums, everything, source), int(np.count_nonzero(own)),
-                      sums.ways)
+                      rows.since_start, sums.ways)
 
     def _in_order(self, column: Column, lookups: Lookups) -> Column:
         """`in_text_order`; the order of names of AS, which may be thousands and never change, is kept."""
@@ -332,9 +353,11 @@ class Answerer:
                          () if source.then_ns is None else COMPARED)
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields give other ids
         groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, lookups,
-                        every=query.filter is None and query.scope is None)
+                        every=query.filter is None and query.scope is None, label_by=self._label)
         return _Rows(groups.source, groups.source.visible,
-                     lambda chosen: group_rows(groups.take(chosen), fields, lookups, totals), query.group)
+                     lambda chosen: group_rows(groups.take(chosen), fields, lookups, totals, groups.beside(chosen)),
+                     query.group,
+                     since_start=groups.since_start)
 
     def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_], matching: npt.NDArray[np.bool_],
                  anchor: int | None, totals: Totals) -> _Rows:

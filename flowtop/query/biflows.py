@@ -24,6 +24,7 @@ from flowtop.model.flows import (
     all_visible,
 )
 from flowtop.model.kinds import (
+    CLIENT_PORTS,
     ICMP_ANSWERS,
     PORT_PROTOCOLS,
     UNKNOWN_DIRECTION,
@@ -50,8 +51,7 @@ _ALIKE = frozenset({"kind", "protocol", "ip_version"})
 _TCP = np.uint8(Protocol.TCP)
 _HAVE_PORTS = np.isin(np.arange(256), list(PORT_PROTOCOLS))
 """By protocol."""
-_CLIENT_PORTS = np.uint16(32_768)
-"""Where the ports of clients begin: on Linux; at IANA they do at 49152."""
+_CLIENT_PORTS = np.uint16(CLIENT_PORTS)
 
 
 def _of_clients(ports: Array) -> npt.NDArray[np.bool_]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.devices import DeviceView
+from flowtop.model.flows import INTO, OUT_OF, PASSED_DTYPE
 from flowtop.model.kinds import Direction
 from flowtop.query.query import Books
 
@@ -42,6 +43,29 @@ def with_coverage(devices: Mapping[int, DeviceView], observations: npt.NDArray[n
         if (device := found.get(ifindex)) is not None:
             found[ifindex] = device._replace(seen=device.seen + mine, counted=device.counted + its,
                                              unseen=device.unseen + max(its - mine, 0))
+    return found
+
+
+def passed(observations: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """What the flows of each interface have had, also those that have left: observed - ignored - filtered - lost.
+
+    Args:
+        observations: record.OBSERVATION_DTYPE, shape (m,), cumulative.
+
+    Returns model.flows.PASSED_DTYPE, an element for each interface, by ifindex. What has no direction counts as
+    received.
+    """
+    interfaces, of = np.unique(observations["ifindex"], return_inverse=True)
+    found = np.zeros(len(interfaces), PASSED_DTYPE)
+    found["ifindex"] = interfaces
+    out = observations["direction"] == int(Direction.EGRESS)
+    for name, unit in (("octet_total", "octets"), ("packet_total", "packets")):
+        flows = observations[unit].astype(np.int64)
+        for part in ("ignored", "filtered", "lost"):
+            apart = observations[f"{part}_{unit}"].astype(np.int64)
+            flows -= apart.sum(axis=tuple(range(1, apart.ndim)))  # of ignored ones each kind
+        for way, chosen in ((INTO, ~out), (OUT_OF, out)):
+            np.add.at(found[way + name], of[chosen], np.maximum(flows[chosen], 0).astype(np.uint64))
     return found
 
 

@@ -1,7 +1,7 @@
 """Flows of now beside those of a past moment, as one source: what was there then, and is gone, is listed too.
 
 Groups, biflows, filters and orders treat it like any other source: a flow of then adds nothing to the counters of now,
-but to `octets_then`, which says what its rate over 10 s was.
+but to `octets_then`, which says what its rate over 10 s was, and it is marked (`left`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class _Both:
     def __init__(self, now: FlowColumns, then: FlowColumns, gone: npt.NDArray[np.int64], octets: Array) -> None:
         self._now, self._then, self._gone = now, then, gone
         self._reports = reports(now) or reports(then)
-        self._made: dict[str, Array] = {"octets_then": octets}
+        left = np.arange(len(octets)) >= len(octets) - len(gone)
+        self._made: dict[str, Array] = {"octets_then": octets, "left": left}
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._made:
@@ -63,6 +64,8 @@ class _Both:
         if name not in FLOW_COLUMN_DTYPES:
             raise KeyError(name)
         now = self._now[name]
+        if not len(self._gone):
+            return now
         gone = np.zeros(len(self._gone), now.dtype) if name in _OF_NOW else self._then[name][self._gone]
         if name == "conversation":  # slots of then
             gone = np.full(len(self._gone), -1, now.dtype)

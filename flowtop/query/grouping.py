@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.fields.field import GroupField, key_name
+from flowtop.fields.field import Beside, GroupField, key_name
 from flowtop.fields.groups import group_keys
 from flowtop.fields.networks import PASSING, REMOTE_IS_SOURCE
-from flowtop.fields.registry import MEASURES
+from flowtop.fields.registry import GROUPS, MEASURES
 from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
     INTO,
@@ -179,6 +179,27 @@ class GroupValues:
         return empty
 
 
+_TOTALS = frozenset(way + name for way in ("", INTO, OUT_OF) for name in ("octet_total", "packet_total"))
+"""What GroupField.passed knows."""
+
+
+def _counted_twice(flows: FlowColumns, fields: tuple[GroupField, ...]) -> Slots:
+    """Positions of the flows that count for both of their ends."""
+    ends = [field for field in fields if field.others is not None]
+    twice = np.flatnonzero(flows[PASSING]) if ends else np.empty(0, np.int64)
+    if not len(twice) or not all(field.apart for field in ends):
+        return twice
+    differ = np.zeros(len(twice), np.bool_)
+    for field in ends:
+        assert field.others is not None
+        for own, other in zip(field.keys(flows), field.others(flows), strict=True):
+            differ |= own[twice] != other[twice]
+    return twice[differ]
+
+
+_LOOKED_AT = 8_192
+
+
 class Groups:
     """Groups of flows.
 
@@ -189,16 +210,20 @@ class Groups:
             it in the groups of both ends.
         seed: ids of groups (column `flow_id`) are stable for the same seed.
         lookups: texts of codes: codes of equal texts may be one group.
-        every: with groups that have no flows, if there is one field, and it has such.
+        every: all flows are among them: with groups that have no flows, if there is one field and it has such, and
+            with what flows had that have left, where that is known.
+        label_by: as labels.label.
 
     Attributes:
         source: one element per group. Columns that differ within a group and have no sum are 0.
+        since_start: octets and packets are those of all flows since the start, not only of these flows.
     """
 
     def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
-                 lookups: Lookups, *, every: bool = False) -> None:
+                 lookups: Lookups, *, every: bool = False,
+                 label_by: Callable[[Sequence[Array], int], Labels] = label) -> None:
         flows: FlowColumns = Subset(source.columns, slots)
-        self._twice = np.flatnonzero(flows[PASSING]) if any(field.others for field in fields) else np.empty(0, np.int64)
+        self._twice = _counted_twice(flows, fields)
         members, again = slots, slots[self._twice]
         keys: dict[str, Array] = {}
         for position, field in enumerate(fields):
@@ -220,9 +245,10 @@ class Groups:
         self._table = source
         self._fields = fields
         self._lookups = lookups
+        self._passed = fields[0].passed if every and len(fields) == 1 else None
         self._members = members
         self._keys = keys
-        labels = label(list(keys.values()), seed)
+        labels = label_by(list(keys.values()), seed)
         of = labels.of[:len(members)]  # behind them: keys without flows
         self._labels = replace(labels, of=of)
         self._inward = inward
@@ -231,6 +257,8 @@ class Groups:
             self._counts = np.concatenate((self._counts, counted_once(source.columns, again, of[len(slots):])))
         self.source = self._source(flows, GroupValues(self._labels, self._counts, self._inward, both=False), labels.ids,
                                    labels.one)
+        self.since_start = self._passed is not None and bool(
+            self._passed(tuple(key[labels.one] for key in keys.values()), lookups)[0].any())  # others have had nothing
 
     def take(self, chosen: Slots) -> FlowSource:
         """The selected groups, in that order; their columns are computed from their flows only."""
@@ -243,6 +271,31 @@ class Groups:
         flows = columns_at(self._table, self._members[members], ascending=not len(self._twice))
         return self._source(flows, parts, labels.ids, self._labels.one[chosen])
 
+    def beside(self, chosen: Slots) -> list[Beside] | None:
+        """What the selected groups have most of, of the field that stands beside theirs; None: there is no such field.
+        Of many flows, as many as are looked at quickly."""
+        other = GROUPS.get(self._fields[0].beside) if len(self._fields) == 1 else None
+        if other is None or not len(chosen):
+            return None
+        place = np.full(self._labels.count, -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        members = np.flatnonzero(place[self._labels.of] >= 0)
+        members = members[::max(1, len(members) // _LOOKED_AT)]
+        of = place[self._labels.of[members]]
+        flows = ColumnsAt(self._table.columns, self._members[members])
+        keys = group_keys(other, flows, self._lookups)
+        pairs = label([of, *keys], seed=0)
+        octets = np.zeros(pairs.count, np.uint64)
+        np.add.at(octets, pairs.of, flows["octet_total"])
+        groups = of[pairs.one]
+        order = np.lexsort((~octets, groups))
+        first = np.searchsorted(groups[order], np.arange(len(chosen)))
+        counts = np.bincount(groups, minlength=len(chosen)).tolist()
+        most = pairs.one[order[np.minimum(first, len(order) - 1)]] if len(order) else first
+        of_keys = [key[most].tolist() for key in keys] if len(order) else [[0] * len(chosen) for _ in keys]
+        return [Beside(tuple(parts) if count else (0,) * len(keys), max(count - 1, 0))
+                for parts, count in zip(zip(*of_keys, strict=True), counts, strict=True)]
+
     def _source(self, flows: FlowColumns, parts: GroupValues, ids: npt.NDArray[np.uint64],
                 one: Slots) -> FlowSource:
         """
@@ -253,8 +306,18 @@ class Groups:
         """
         facts: dict[str, Array] = {}
         count = len(ids)
+        known, passed = (np.zeros(count, np.bool_), {}) if self._passed is None else self._passed(
+            tuple(key[one] for key in self._keys.values()), self._lookups)
+
+        def total(name: str) -> Array:
+            """What all flows of each group have had, or these ones where that is not known."""
+            ways = [name] if name in passed else [way + name for way in (INTO, OUT_OF)]
+            return np.where(known, sum(passed[way] for way in ways), summed(name))
 
         def column(name: str) -> Array:
+            return total(name) if name in _TOTALS and passed else summed(name)
+
+        def summed(name: str) -> Array:
             if name == "flow_id":
                 return ids
             if name == "flows":

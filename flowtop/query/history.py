@@ -1,4 +1,4 @@
-"""Traffic in and out over the last minutes, for charts: of all flows, of a group that is open, of one flow."""
+"""Traffic in and out over the last minutes, for charts: of all flows, of those that are listed, of one flow."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def flows_history(source: HistorySource, into: Slots, out_of: Slots) -> TrafficH
                           tuple(length_ns / 1e9 for length_ns, _ in spans), tuple(rates[0]), tuple(rates[1]))
 
 
-class GroupLog:
-    """The traffic of the group that is open: from the table what its flows had, then what is listed at each tick, with
-    flows that leave."""
+class ListLog:
+    """The traffic of what is listed, in an open group or with a filter: from the table what its flows had, then what is
+    listed at each tick, with flows that leave."""
 
     def __init__(self) -> None:
         self._of: Query | None = None
@@ -92,31 +92,37 @@ class GroupLog:
         self._tick = -1
 
     def needs(self, query: Query, number: int) -> bool:
-        """Whether `tick` would look at its flows: those of a group, and not yet at the tick of that number."""
-        return query.scope is not None and (_list_of(query) != self._of or number != self._tick)
+        """Whether `tick` would look at the flows: of a list that is a part of all, not yet at the tick of that number,
+        or of a group that has just been opened."""
+        return _part(query) and (number != self._tick or (query.scope is not None and _list_of(query) != self._of))
 
     def tick(self, query: Query, source: HistorySource, ways: tuple[Slots, Slots], listed: Listed | None,
              number: int) -> TrafficHistory:
-        """The history of what a query of now lists.
+        """The history of what a query of now lists; none when it lists all.
+
+        That of a filter comes with the first tick after it was set: while one types there are many.
 
         Args:
             ways: slots of flows that came in, and that went out.
             number: of the tick.
         """
-        if query.scope is None or listed is None:
+        passed, self._tick = number - self._tick, number
+        if not _part(query) or listed is None:
             self._of = None
             return NO_HISTORY
         of = _list_of(query)
+        if of != self._of and query.scope is None and not passed:
+            self._of = None
+            return NO_HISTORY
         now_ms = (source.now_ns + source.unix_offset_ns) // 1_000_000
-        if of != self._of or number - self._tick > 1:  # another group, or one has looked at the past meanwhile
+        if of != self._of or passed > 1:  # another list, or one has looked at the past meanwhile
             self._of, self._log = of, TrafficLog()
             before = flows_history(source, *ways)
             for end_ms, length_s, *rates in zip(before.ends_ms, before.lengths_s, before.into, before.out_of,
                                                 strict=True):
                 self._log.add((rates[0], rates[1]), end_ms, length_s)
-        elif number > self._tick:
+        elif passed:
             self._log.add((listed.sides.into.octet_rate, listed.sides.out_of.octet_rate), now_ms, source.tick_s)
-        self._tick = number
         return self._log.history
 
     @property
@@ -125,6 +131,11 @@ class GroupLog:
         return NO_HISTORY if self._of is None else self._log.history
 
 
+def _part(query: Query) -> bool:
+    """Whether it lists a part of the flows."""
+    return query.scope is not None or query.filter is not None
+
+
 def _list_of(query: Query) -> Query:
-    """What decides which flows are in the group."""
+    """What decides which flows are listed."""
     return Query(scope=query.scope, filter=query.filter, names=query.names, ended=query.ended)

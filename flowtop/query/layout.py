@@ -12,7 +12,7 @@ from flowtop.fields.biflows import WAYS, of_both
 from flowtop.fields.columns import Column
 from flowtop.fields.field import GroupField, Known
 from flowtop.fields.groups import group_fields
-from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, GROUP_COLUMNS, OF_COLUMNS, REGISTRY, field_id
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, GROUP_COLUMNS, GROUPS, OF_COLUMNS, REGISTRY, field_id
 from flowtop.filters.filter import Filter
 from flowtop.filters.tree import tested_keys
 from flowtop.query.query import Page, Query
@@ -22,6 +22,11 @@ from flowtop.text.suggestions import nearest
 
 def arranged() -> tuple[Column, ...]:
     """The columns of flows and of biflows, each id once: those that users arrange."""
+    return _arranged(REGISTRY.revision)
+
+
+@lru_cache(maxsize=1)
+def _arranged(_: int) -> tuple[Column, ...]:
     return tuple(column for id_, one in COLUMNS.items() for column in (
         one, *(BIFLOW_COLUMNS[id_ + way] for way in WAYS if id_ + way in BIFLOW_COLUMNS)))
 
@@ -54,6 +59,9 @@ def row_fields(query: Query) -> tuple[GroupField, ...]:
 def _columns_of_groups(group: tuple[str, ...], _: int) -> Mapping[str, Column]:
     keys = {field.id: field.column(position) for position, field in enumerate(group_fields(group))}
     own = [column for field in group_fields(group) for column in field.columns]
+    fields = group_fields(group)
+    if len(fields) == 1 and fields[0].beside in GROUPS:
+        own.append(GROUPS[fields[0].beside].column_beside())
     others = sorted((*GROUP_COLUMNS.values(), *own), key=lambda column: column.rank)
     return keys | {column.id: column for column in others if column.id not in keys}
 
@@ -103,7 +111,8 @@ def sorted_column(query: Query) -> Column:
     So a screen keeps its order while grouping changes; `sort_column` is for text from users.
     """
     columns = columns_of(query)
-    return columns.get(query.sort) or columns.get(of_both(query.sort)) or columns["rate"]
+    found = columns.get(query.sort) or columns.get(of_both(query.sort))
+    return found if found is not None and found.sort else columns["rate"]
 
 
 def order_text(query: Query) -> str:
@@ -118,6 +127,7 @@ def sort_column(column_id: str, query: Query | None = None) -> Column:
         FlowtopError: unknown column; the hint has similar ones.
     """
     columns = columns_of(query or Query())
+    columns = {id_: column for id_, column in columns.items() if column.sort}
     column = columns.get(column_id) or columns.get(field_id(column_id))
     if column is None:
         near = nearest(column_id, columns, 2)

@@ -10,7 +10,7 @@ from flowtop.model.flows import FLOW_COLUMN_DTYPES, FlowSource, kept_column, wit
 from flowtop.query.answer import Answer, Answerer
 from flowtop.query.compare import compared
 from flowtop.query.details import DetailSource, Watch
-from flowtop.query.history import GroupLog
+from flowtop.query.history import ListLog
 from flowtop.query.past import Past
 from flowtop.query.query import Kept, Page, Query, TrafficHistory
 
@@ -80,7 +80,7 @@ class Pager:
         self._answerer_of_past = Answerer(np.random.default_rng(entropy))  # held orders are slots, which differ there
         self._answerer_of_sums = Answerer(np.random.default_rng(entropy))
         self._watch = Watch()
-        self._group = GroupLog()
+        self._log = ListLog()
         self._marked: tuple[int, float] | None = None
 
     def remember(self, table: DetailSource, now: Page) -> None:
@@ -116,12 +116,12 @@ class Pager:
             now = replace(now, compared_ms=before[0].unix_ms)
         if moment is None:
             answer = self._answerer.answer(query, table if then is None else compared(table, then), now.lookups)
-            group = self._history_of_now(query, table, now) if then is not None else self._group.tick(
+            group = self._history_of_now(query, table, now) if then is not None else self._log.tick(
                 query, table, answer.ways, answer.listed, now.tick)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now),
-                                   group_history=group), query, answer)
+                                   listed_history=group), query, answer)
         page = replace(moment.page, details=details, kept=kept, present=replace(now, kept=kept),
-                       compared_ms=now.compared_ms, group_history=self._history_of_now(query, table, now))
+                       compared_ms=now.compared_ms, listed_history=self._history_of_now(query, table, now))
         if then is not None:
             moment = replace(moment, source=compared(moment.source, then))
         if moment.whole:
@@ -133,12 +133,12 @@ class Pager:
                        replace(answer, flows=page.flows, active_flows=page.active_flows))
 
     def _history_of_now(self, query: Query, table: DetailSource, now: Page) -> TrafficHistory:
-        """That of the group that is open, while one looks at another moment or compares with one."""
-        if self._group.needs(query, now.tick):
+        """That of what is listed, while one looks at another moment or compares with one."""
+        if self._log.needs(query, now.tick):
             sums = Query(scope=query.scope, filter=query.filter, names=query.names, ended=query.ended, limit=0)
             answer = self._answerer_of_sums.answer(sums, table, now.lookups)
-            self._group.tick(query, table, answer.ways, answer.listed, now.tick)
-        return self._group.history
+            self._log.tick(query, table, answer.ways, answer.listed, now.tick)
+        return self._log.history
 
     def _moment(self, query: Query, table: DetailSource, now: Page) -> Moment | None:
         """The moment to answer from; None for now."""
@@ -165,4 +165,4 @@ def _filled(page: Page, query: Query, answer: Answer) -> Page:
     return replace(page, query=query, rows=answer.rows, matched=answer.matched, matched_flows=answer.matched_flows,
                    flows=answer.flows, active_flows=answer.active_flows, anchor_rank=answer.anchor_rank,
                    hidden=answer.hidden, own_hidden=answer.own_hidden, joined=answer.joined,
-                   anchor_row=answer.anchor_row, listed=answer.listed)
+                   anchor_row=answer.anchor_row, listed=answer.listed, since_start=answer.since_start)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.model.devices import DeviceView
 from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
+    Array,
     FlowColumns,
     FlowsAtRest,
     FlowSource,
@@ -31,24 +34,106 @@ SECONDS = 300.0
 FLOWS = 1_000
 OCTETS = 32 * 1024 * 1024
 
-_ROW = np.dtype(list(FLOW_COLUMN_DTYPES.items()))
-_ROW_WITHOUT_REPORTS = np.dtype([(name, dtype) for name, dtype in FLOW_COLUMN_DTYPES.items() if name not in REPORTED])
+_NAMES = tuple(FLOW_COLUMN_DTYPES)
+_NAMES_WITHOUT_REPORTS = tuple(name for name in _NAMES if name not in REPORTED)
+_NO_COLUMNS: FlowColumns = {name: np.zeros(0, dtype) for name, dtype in FLOW_COLUMN_DTYPES.items()}
 _LEVEL = 1
 _PAGE_OCTETS = 4_096
 """Approximate size of a page without rows."""
-_NO_FLOWS = np.zeros(0, _ROW)
+_POINTS = 512
+"""Of more interfaces the past does not keep what all their flows have had."""
+
+
+def _packed(columns: FlowColumns, slots: Slots, names: Sequence[str]) -> bytes:
+    """Columns of these flows, compressed. The first octets of all values of a column stand together, then their second
+    ones, ...: most of them are equal."""
+    parts = []
+    for name in names:
+        values = np.ascontiguousarray(columns[name][slots])
+        if name == "conversation":
+            values = _moved(values, slots)
+        octets = values.view(np.uint8).reshape(len(slots), FLOW_COLUMN_DTYPES[name].itemsize)
+        parts.append(octets.T.tobytes())
+    return zlib.compress(b"".join(parts), _LEVEL)
+
+
+class _Unpacked:
+    """The columns that were packed, each made when it is asked for first."""
+
+    def __init__(self, packed: bytes, names: Sequence[str], count: int) -> None:
+        self._octets = np.frombuffer(zlib.decompress(packed), np.uint8)
+        sizes = [FLOW_COLUMN_DTYPES[name].itemsize * count for name in names]
+        self._places = dict(zip(names, np.cumsum([0, *sizes]).tolist(), strict=False))
+        self._count = count
+        self._made: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._made:
+            dtype, start = FLOW_COLUMN_DTYPES[name], self._places[name]
+            octets = self._octets[start:start + dtype.itemsize * self._count].reshape(dtype.itemsize, self._count)
+            self._made[name] = np.frombuffer(octets.T.tobytes(), dtype)
+        return self._made[name]
+
+
+_Tables = Mapping[str, Mapping[Any, Any]]
+
+
+class _Texts:
+    """Texts by code of all ticks that are kept, each once: a copy with each tick would take more room than its flows.
+
+    What a code means does not change for another thing, so that the texts of now serve for what was before. A table is
+    kept as long as a tick may need it: two spans of the past.
+
+    Args:
+        reach_ms: the longest span between two ticks that are kept.
+    """
+
+    def __init__(self, reach_ms: float) -> None:
+        self._reach_ms = reach_ms
+        self._since_ms = 0
+        self._before: dict[str, dict[Any, Any]] = {}
+        self._now: dict[str, dict[Any, Any]] = {}
+        self._newest: _Tables = {}
+        self._made: dict[str, dict[Any, Any]] | None = None
+
+    def add(self, tables: _Tables, unix_ms: int) -> None:
+        """Those of a tick. Tables keep the order in which their texts came."""
+        if unix_ms - self._since_ms > self._reach_ms:
+            self._before, self._now, self._since_ms, self._made = self._now, {}, unix_ms, None
+        for name, table in tables.items():
+            known = self._now.setdefault(name, {})
+            if table is not self._newest.get(name) and table != self._newest.get(name):
+                self._made = None
+            if not known:
+                known.update(table)
+            elif self._made is None:
+                for code in reversed(table):
+                    if code in known:
+                        break
+                    known[code] = table[code]
+        self._newest = tables
+
+    def tables(self) -> dict[str, dict[Any, Any]]:
+        """All of them, in dictionaries that do not change."""
+        if self._made is None:
+            names = dict.fromkeys((*self._before, *self._now, *self._newest))
+            self._made = {name: {**self._before.get(name, {}), **self._now.get(name, {}), **self._newest.get(name, {})}
+                          for name in names}
+        return self._made
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """One tick: its page without rows, its flows compressed, and their source without flows.
+    """One tick: its page without rows and texts, its flows compressed, and their source without flows.
 
     Attributes:
+        count: number of flows.
         reports: the flows have the columns of model.reported.
     """
 
     page: Page
     flows: bytes
+    count: int
     source: FlowsAtRest
     reports: bool
 
@@ -56,6 +141,9 @@ class _Kept:
     def octets(self) -> int:
         """Approximate memory."""
         return len(self.flows) + _PAGE_OCTETS
+
+
+_INTERFACES, _CALLED = "interfaces of lookups", "called of lookups"
 
 
 class Past:
@@ -73,6 +161,7 @@ class Past:
         self._bound = octets
         self._ticks: deque[_Kept] = deque()
         self._octets = 0
+        self._texts = _Texts(self._reach_ms)
 
     @property
     def octets(self) -> int:
@@ -98,12 +187,15 @@ class Past:
         """
         slots = _important(source, self._flows)
         reported = reports(source.columns)
-        rows = np.empty(len(slots), _ROW if reported else _ROW_WITHOUT_REPORTS)
-        for name in rows.dtype.names or ():
-            rows[name] = source.columns[name][slots]
-        rows["conversation"] = _moved(rows["conversation"], slots)
-        kept = _Kept(replace(page, rows=(), details=None, history=NO_HISTORY), zlib.compress(rows.tobytes(), _LEVEL),
-                     with_columns(source, _NO_FLOWS, np.zeros(0, np.bool_)), reported)
+        packed = _packed(source.columns, slots, _NAMES if reported else _NAMES_WITHOUT_REPORTS)
+        lookups = page.lookups
+        self._texts.add({**lookups.texts, _INTERFACES: lookups.interfaces, _CALLED: lookups.called}, page.unix_ms)
+        lookups = replace(lookups, texts={}, interfaces={}, called={}, devices=self._same(lookups.devices),
+                          passed=lookups.passed if lookups.passed is None or len(lookups.passed) <= _POINTS else None)
+        collecting = None if page.collecting is None else replace(page.collecting, interfaces=())
+        kept = _Kept(replace(page, rows=(), details=None, history=NO_HISTORY, listed_history=NO_HISTORY,
+                             lookups=lookups, collecting=collecting),
+                     packed, len(slots), with_columns(source, _NO_COLUMNS, np.zeros(0, np.bool_)), reported)
         self._ticks.append(kept)
         self._octets += kept.octets
         while self._ticks and (self._octets > self._bound
@@ -119,9 +211,18 @@ class Past:
             return None
         numbers = self.ticks
         kept = self._ticks[min(max(tick, numbers.start), numbers.stop - 1) - numbers.start]
-        rows = np.frombuffer(zlib.decompress(kept.flows), _ROW if kept.reports else _ROW_WITHOUT_REPORTS)
-        columns: FlowColumns = rows if kept.reports else WithoutReports(rows, len(rows))
-        return kept.page, with_columns(kept.source, columns, np.ones(len(rows), np.bool_))
+        columns: FlowColumns = _Unpacked(kept.flows, _NAMES if kept.reports else _NAMES_WITHOUT_REPORTS, kept.count)
+        columns = columns if kept.reports else WithoutReports(columns, kept.count)
+        tables = dict(self._texts.tables())
+        lookups = replace(kept.page.lookups, interfaces=tables.pop(_INTERFACES, {}), called=tables.pop(_CALLED, {}),
+                          texts=tables)
+        return replace(kept.page, lookups=lookups), with_columns(kept.source, columns, np.ones(kept.count, np.bool_))
+
+    def _same(self, devices: Mapping[int, DeviceView]) -> Mapping[int, DeviceView]:
+        """The devices; what is as it was a tick before is the same object."""
+        before = self._ticks[-1].page.lookups.devices if self._ticks else {}
+        return {ifindex: old if (old := before.get(ifindex)) == device else device
+                for ifindex, device in devices.items()}
 
 
 def _important(source: FlowSource, count: int) -> Slots:

@@ -283,9 +283,12 @@ class Page:
         troubles: what is probably wrong, the most alarming first.
         tunnels: whether there have been flows in tunnels.
         listed: sums of what is listed.
+        since_start: octets and packets of the groups are those of all their flows since the start, or since the mark;
+            else those of the flows that are kept.
         history: traffic of the last minutes; of a past page none, `present` has it.
-        group_history: that of the group that is open, of its flows in the table and of those that left it since it was
-            opened; none when none is open. That of a past page is of now, as far as `present` is.
+        listed_history: that of what is listed, where that is a part of all (an open group, a filter): of its flows in
+            the table and of those that left it since they were listed first; else none. That of a past page is of now,
+            as far as `present` is.
     """
 
     query: Query
@@ -327,8 +330,9 @@ class Page:
     linger_s: float = 10.0
     anchor_row: int | None = None
     listed: Listed | None = None
+    since_start: bool = False
     history: TrafficHistory = NO_HISTORY
-    group_history: TrafficHistory = NO_HISTORY
+    listed_history: TrafficHistory = NO_HISTORY
 
     @property
     def past(self) -> bool:

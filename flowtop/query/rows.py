@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from flowtop.fields.field import GroupField, Key, key_name
+from flowtop.fields.field import BESIDE, Beside, GroupField, Key, key_name
 from flowtop.model.flows import INTO, OUT_OF, FlowSource, Slots, event_ms
 from flowtop.model.kinds import TCP_CLOSING_BITS
 from flowtop.model.rows import NO_MORE, FlowRow, Sides, Volume, Ways
@@ -41,8 +42,8 @@ def flow_rows(source: FlowSource, slots: Slots, totals: Totals = _NONE) -> tuple
 
 
 def group_rows(source: FlowSource, group: tuple[GroupField, ...], lookups: Lookups,
-               totals: Totals = _NONE) -> tuple[FlowRow, ...]:
-    """All groups of the source of a `grouping.Groups` with these fields, in its order."""
+               totals: Totals = _NONE, beside: Sequence[Beside] | None = None) -> tuple[FlowRow, ...]:
+    """All groups of the source of a `grouping.Groups` with these fields, in its order; `beside` as from there."""
     slots = np.arange(len(source.visible))
     fields = _values(source, slots, totals)
     fields["flows"] = source.columns["flows"].tolist()
@@ -57,6 +58,8 @@ def group_rows(source: FlowSource, group: tuple[GroupField, ...], lookups: Looku
     if facts:
         fields["more"] = [{**more, **dict(zip(facts, values, strict=True))} for more, values in zip(
             fields["more"], zip(*facts.values(), strict=True), strict=True)]
+    if beside is not None:
+        fields["more"] = [{**more, BESIDE: one} for more, one in zip(fields["more"], beside, strict=True)]
     return _rows(fields)
 
 

@@ -70,6 +70,12 @@ class Trouble:
         """Where there is little room."""
         return f"{self.subject}{' (over)' if self.within_s else ''}"
 
+    @property
+    def word(self) -> str:
+        """Where several share little room; in brackets when it is over."""
+        word = next((rule.word for rule in RULES if rule.id == self.rule), self.rule)
+        return f"({word})" if self.within_s else word
+
 
 class Looked:
     """The columns of a tick, with what several rules need of them; each made when it is asked for first.
@@ -277,6 +283,7 @@ class Rule:
 
     Attributes:
         id: its name in the settings file, under [trouble].
+        word: its shortest name on screen.
         doc: when it is shown: one sentence.
         threshold: from which on it is shown.
         unit: of the threshold, in words.
@@ -286,6 +293,7 @@ class Rule:
     """
 
     id: str
+    word: str
     doc: str
     threshold: float
     unit: str
@@ -295,16 +303,16 @@ class Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("scan", "One source has sent SYNs to this many ports, or hosts, that answered none of them.", 100,
+    Rule("scan", "scan?", "One source has sent SYNs to this many ports, or hosts, that answered none of them.", 100,
          "ports or hosts", "100", quantities.count, _scan),
-    Rule("flood", "This many half-open connections to one port of one host, from whichever sources.", 1_000,
+    Rule("flood", "flood?", "This many half-open connections to one port of one host, from whichever sources.", 1_000,
          "connections", "1000", quantities.count, _flood),
-    Rule("unanswered", f"Of the connections to one port in the last minute ({LEAST_ATTEMPTS} or more), this part had "
-         "no answer for 3 s.", 10, "per cent", "10", quantities.count, _refused),
-    Rule("retransmits", "Of the TCP segments with data in the last 10 s, this part was sent again.", 5, "per cent", "5",
-         quantities.count, _retransmits),
-    Rule("talker", "A remote host that was quiet before takes this rate over 10 s.", 1_250_000, "rate", '"10Mbit"',
-         quantities.rate, _talker),
+    Rule("unanswered", "unanswered", f"Of the connections to one port in the last minute ({LEAST_ATTEMPTS} or more), "
+         "this part had no answer for 3 s.", 10, "per cent", "10", quantities.count, _refused),
+    Rule("retransmits", "retransmits", "Of the TCP segments with data in the last 10 s, this part was sent again.", 5,
+         "per cent", "5", quantities.count, _retransmits),
+    Rule("talker", "talker", "A remote host that was quiet before takes this rate over 10 s.", 1_250_000,
+         "rate", '"10Mbit"', quantities.rate, _talker),
 )
 """In the order of the chips: the most alarming first."""
 

@@ -42,7 +42,7 @@ class PacketFile:
     Args:
         path: path of the file, or "-" for standard output.
         snap: maximum octets per frame.
-        owner: user and group that a new file is given to; None: unchanged.
+        owner: user and group as whom it is opened, see files.open_output; None: as this process.
         new: fail if the file exists; otherwise an existing file is renamed.
         directory: descriptor of the path's directory, open as long as the file is; None: it is found by its name.
         wall: clock, seconds since 1970 UTC.
@@ -184,7 +184,7 @@ class PacketFile:
         """Close the file and undo its creation: nothing was recorded."""
         self.close()
         if self._output is not None:
-            undo_output(self._output, self._identity, self._place)
+            undo_output(self._output, self._identity, self._place, self._owner)
 
     def hurry(self, seconds: float) -> None:
         """Limit waiting for a blocked reader to `seconds` from now. Thread-safe, and for signal handlers."""

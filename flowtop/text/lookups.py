@@ -74,6 +74,8 @@ class Lookups:
         networks: AS and country of addresses; None: there is no database. It does change: it learns.
         here: addresses of this host; None: flows are not of this host (a file, exporters).
         devices: counters of this host's network devices by ifindex; empty: flows are not of this host.
+        passed: PASSED_DTYPE, shape (m,): what all flows of each interface have had since the start, also those that
+            have left; None: not known.
     """
 
     interfaces: Mapping[int, str] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class Lookups:
     networks: Networks | None = None
     here: Here | None = None
     devices: Mapping[int, DeviceView] = field(default_factory=dict)
+    passed: npt.NDArray[np.void] | None = field(default=None, compare=False)
 
     def named(self, name: str) -> Mapping[int, str]:
         """Text by code, from `texts`; empty when there are none."""

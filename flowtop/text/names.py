@@ -66,6 +66,10 @@ _LONGEST = 253
 LookUp = Callable[[str], str | None]
 
 
+_NO_NAME = (0, 1, 4)
+"""NETDB_SUCCESS, HOST_NOT_FOUND and NO_DATA of netdb.h. With others it is not known whether there is a name."""
+
+
 def system_look_up(address: str) -> str | None:
     """The name of an address as the system's resolver gives it, unchecked; None if it has none. Blocks for seconds.
 
@@ -73,11 +77,11 @@ def system_look_up(address: str) -> str | None:
         OSError: the resolver did not answer, or failed.
     """
     try:
-        return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
-    except socket.gaierror as error:
-        if error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_FAIL):
-            raise
-        return None
+        return socket.gethostbyaddr(address)[0]  # not getnameinfo, during which Python 3.11 runs no other thread
+    except socket.herror as error:
+        if error.errno in _NO_NAME:
+            return None
+        raise
     except UnicodeError:  # octets that are not text
         return None
 

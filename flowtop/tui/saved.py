@@ -13,11 +13,10 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
-from flowtop.files import home_directory, recording_owner, user_directory
+from flowtop.files import VIEW, recording_owner, replace_file, state_folder
 from flowtop.text.toml import parse_toml
 from flowtop.tui.palettes import THEMES
 
@@ -58,7 +57,7 @@ class ViewFile:
         """
         try:
             # Not what a link points to, nor what blocks; and only what its owner could have written.
-            descriptor = os.open(self.folder / "view.toml", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self.folder / VIEW, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return SavedView()
         except OSError as error:
@@ -79,12 +78,16 @@ class ViewFile:
         Raises:
             FlowtopError: it cannot be written.
         """
-        owner: dict[str, Any] = {}
-        if self.other:
-            owner = {"user": self.owner[0], "group": self.owner[1], "extra_groups": []}
+        if not self.other or os.geteuid() == self.owner[0]:  # that user, from the start or since it was confined
+            try:
+                replace_file(self.folder / VIEW, view_text(view))
+            except OSError as error:
+                raise self._fault("save", (error.strerror or str(error))) from error
+            return
         try:
             done = subprocess.run(["/bin/sh", "-c", _WRITE, "sh", str(self.folder)], input=view_text(view).encode(),
-                                  capture_output=True, timeout=_PATIENCE_S, cwd="/", check=False, **owner)
+                                  capture_output=True, timeout=_PATIENCE_S, cwd="/", check=False,
+                                  user=self.owner[0], group=self.owner[1], extra_groups=[])
         except (OSError, subprocess.SubprocessError) as error:
             raise self._fault("save", str(error)) from error
         if done.returncode:
@@ -104,14 +107,8 @@ def view_file(environment: Mapping[str, str], user: int, behind: tuple[int, int]
         behind: user and group who ran sudo; None: without sudo.
     """
     owner = behind or (user, os.getegid())
-    variables = environment if behind is None else {}  # behind sudo they are not that user's
-    home, folder = home_directory(variables, owner[0]), user_directory("state", variables, owner[0])
-    try:
-        if home is None or folder is None or home.stat().st_uid != owner[0]:
-            return None  # su -m, or no home at all: as root, no place to write to
-    except OSError:
-        return None
-    return ViewFile(folder, owner, other=behind is not None and behind[0] != user)
+    folder = state_folder(environment, user, behind)
+    return None if folder is None else ViewFile(folder, owner, other=behind is not None and behind[0] != user)
 
 
 def view_text(view: SavedView) -> str:

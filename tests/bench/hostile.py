@@ -1,4 +1,4 @@
-"""What strangers cost: CPU time of each datagram that attacks an open port, and memory of all; captures of many parts.
+"""What strangers cost: CPU time of each datagram that attacks an open port, memory of all; and captures of many parts.
 
 Each attack runs in a process of its own, into the Collecting Process, with a drain each second of the attack's own
 clock or whenever one is due. The sender's time is not counted.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.capture.ebpf import packet_taps
+from flowtop.capture.ebpf import packet_programs, packet_taps
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.filters.filter import compile_filter
 from flowtop.model.packets import PacketBatch, PacketLosses, PacketRequest
@@ -296,7 +296,8 @@ class Gate:
 
 def test_what_finds_the_ring_buffer_full_is_counted_and_counting_never_waits(
         pair: tuple[Namespace, Namespace], udp_flood: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packet_taps, "RING_OCTETS", 1 << 17)
+    for module in (packet_taps, packet_programs):
+        monkeypatch.setattr(module, "RING_OCTETS", 1 << 17)
     near, _ = pair
     sink = Gate()
     sent = scaled(5_000)

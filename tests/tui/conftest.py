@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 
 from flowtop.tui.garbage import GarbageCollection
 from flowtop.tui.main import screen
@@ -21,3 +25,20 @@ def nothing_is_collected_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
     monkeypatch.setattr(GarbageCollection, "settle", settle)
+
+
+_parse = Stylesheet._parse_rules
+_parsed: dict[object, list[RuleSet]] = {}
+
+
+def _parse_once(sheet: Stylesheet, css: str, *where: Any, **options: Any) -> list[RuleSet]:
+    key = css, where, *options.items(), *sheet._variables.items()
+    if key not in _parsed:
+        _parsed[key] = _parse(sheet, css, *where, **options)
+    return _parsed[key]
+
+
+@pytest.fixture(autouse=True)
+def style_sheets_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every start parses Textual's, a tenth of what the tests of the screen cost."""
+    monkeypatch.setattr(Stylesheet, "_parse_rules", _parse_once)

@@ -112,8 +112,8 @@ class RowTable:
 
     def histories(self, groups: Sequence[Slots]) -> Sequence[tuple[int, Sequence[int]]]:
         """The sum of each group's."""
-        sums = [[sum(self.history(int(slot))[second][1] for slot in slots) for slots in groups]
-                for second in range(120)]
+        flows = [[[octets for _, octets in self.history(int(slot))] for slot in slots] for slots in groups]
+        sums = [[sum(octets[second] for octets in group) for group in flows] for second in range(120)]
         return [(SECOND_NS, octets) for octets in sums] if sum(map(len, groups)) else []
 
     def flags(self, slot: int) -> Sequence[tuple[int, int]]:

@@ -315,8 +315,8 @@ async def test_a_biflow_is_copied_as_words_for_both_ways_and_as_json() -> None:
         assert pilot.app.clipboard == "tcp and 10.0.0.5:51514 and 198.51.100.7:443"
         await pilot.press("c", "t")
         assert pilot.app.clipboard == (
-            "(tcp and src host 10.0.0.5 and src port 51514 and dst host 198.51.100.7 and dst port 443) or "
-            "(tcp and src host 198.51.100.7 and src port 443 and dst host 10.0.0.5 and dst port 51514)")
+            "'(tcp and src host 10.0.0.5 and src port 51514 and dst host 198.51.100.7 and dst port 443) or "
+            "(tcp and src host 198.51.100.7 and src port 443 and dst host 10.0.0.5 and dst port 51514)'")
         await pilot.press("c", "j")
         copied = json.loads(pilot.app.clipboard)
         assert (copied["octetTotalCount"], copied["reverseOctetTotalCount"]) == (90_000, 800_000)

@@ -116,6 +116,18 @@ async def test_a_tall_terminal_has_a_chart_and_its_cursor_moves_while_one_looks_
         assert cells == pytest.approx(60 / per_cell_s, abs=2), "a minute's way"
 
 
+async def test_the_chart_is_of_what_is_listed_and_says_so() -> None:
+    source = FakeSource(random_flows(20))
+    async with running(source, 120, 40) as pilot:
+        assert terminal_lines(pilot.app)[2].split()[:2] == ["all", "flows"]
+        await pilot.press("slash", *"tcp", "enter")
+        source.tick()
+        await pilot.pause()
+        assert terminal_lines(pilot.app)[2].split()[0] == "listed"
+        await pilot.press("backslash")
+        assert terminal_lines(pilot.app)[2].split()[:2] == ["all", "flows"]
+
+
 def marked(app: object) -> list[int]:
     """Where the third line of the chart is in reverse video."""
     found, at = [], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from flowtop.tui.app import FlowtopApp
 from flowtop.tui.panels.details import DetailsScreen
 from flowtop.tui.saved import Looks, SavedView, opening_looks
 from tests.tui.fake_source import FakeSource, flow
-from tests.tui.screen import cursor_line, flow_lines, line, running, screen_strips
+from tests.tui.screen import cursor_line, flow_lines, line, lines, running, screen_strips
 
 FLOWS: list[FlowRow] = [flow(number, f"198.51.100.{number}", "10.0.0.5", (443, 51514 + number), rate=9e6 - number)
                         for number in range(1, 6)]
@@ -56,7 +57,7 @@ async def test_hints_are_of_what_one_looks_at() -> None:
         await pilot.press("enter")
         assert "Backspace back" in line(pilot.app, -1)
         await pilot.press("f")
-        assert "\\ all flows" in line(pilot.app, -1)
+        assert "Esc clear filter" in line(pilot.app, -1) and "2 whole list" in line(pilot.app, -1)
         await pilot.press("space")
         assert "Space now" in line(pilot.app, -1)
 
@@ -156,3 +157,30 @@ async def test_greater_and_less_follow_the_columns_of_the_view() -> None:
 
 def test_severities_have_styles() -> None:
     assert len(theme.SEVERITIES) == 4
+
+
+@pytest.mark.parametrize("key", ["s", "g", "C"])
+async def test_a_list_that_scrolls_says_how_much_is_beyond(key: str) -> None:
+    async with running(FakeSource(FLOWS), 80, 24) as pilot:
+        await pilot.press(key)
+        await pilot.pause()
+        marks = []
+        for jump in ("home", "end"):
+            await pilot.press(jump)
+            await pilot.pause()
+            found = [match for text in lines(pilot.app) if (match := re.search(r"([↑↓]) (\d+) more", text))]
+            assert len(found) == 1
+            marks.append((found[0][1], int(found[0][2])))
+        assert [arrow for arrow, _ in marks] == ["↓", "↑"] and marks[0][1] == marks[1][1] > 0
+
+
+async def test_details_say_that_more_is_below() -> None:
+    async with running(FakeSource(FLOWS), 80, 14) as pilot:
+        await pilot.press("enter")
+        await pilot.pause()
+        await pilot.pause()
+        assert "PgDn: more below" in lines(pilot.app)[-1]
+        for _ in range(3):
+            await pilot.press("pagedown")
+        await pilot.pause()
+        assert "PgDn: more below" not in lines(pilot.app)[-1]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import json
 import os
 import re
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,10 @@ from textual.pilot import Pilot
 from flowtop.errors import FlowtopError
 from flowtop.fields.records import flow_names
 from flowtop.filters.terms import words_as_tcpdump
+from flowtop.model.kinds import EndReason
 from flowtop.output import bundle
-from flowtop.output.row_files import write_rows
-from flowtop.query.query import Query
+from flowtop.output.row_files import FORMATS, write_rows
+from flowtop.query.query import Page, Query
 from flowtop.recording.packet_file import PacketFile
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import HAND_OFF_KEYS
@@ -220,27 +223,25 @@ async def test_a_flow_table_that_does_not_answer_is_said(monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_half_a_list_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = FakeSource(random_flows(2_000)).page(Query(limit=None))
-    real = os.open
+    whole = FORMATS[".csv"]
 
-    def full(path: Path, flags: int, mode: int) -> int:
-        os.close(real(path, flags, mode))
-        return real("/dev/full", os.O_WRONLY)
+    def half(page: Page) -> Iterator[str]:
+        yield next(iter(whole(page)))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "open", full)
+    monkeypatch.setitem(FORMATS, ".csv", half)
     with pytest.raises(FlowtopError, match="no space left"):
         write_rows(tmp_path / "x.csv", page)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
-def test_behind_sudo_the_file_belongs_to_who_typed_it(tmp_path: Path) -> None:
+def test_behind_sudo_the_file_belongs_to_who_typed_it(directory_of_nobody: Path) -> None:
     page = FakeSource(FLOWS).page(Query(limit=None))
-    write_rows(tmp_path / "x.csv", page, (65534, 65534))
-    found = (tmp_path / "x.csv").stat()
-    assert (found.st_uid, found.st_gid) == (65534, 65534)
+    write_rows(directory_of_nobody / "x.csv", page, (65534, 65533))
+    found = (directory_of_nobody / "x.csv").stat()
+    assert (found.st_uid, found.st_gid) == (65534, 65533)
 
 
 # ---- exactly this: packets, an export, a bundle
@@ -300,20 +301,19 @@ def test_expressions_of_groups_are_those_of_tcpdump() -> None:
 
 
 async def test_a_bundle_is_one_directory_with_packets_flows_screen_and_check(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+        directory_of_nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(directory_of_nobody)
     monkeypatch.setattr(bundle, "check_text", lambda: "ok    kernel\n")
     monkeypatch.setattr("flowtop.tui.main.bundle.PACKETS_S", 0.2)
     monkeypatch.setenv("SUDO_UID", "65534")
     monkeypatch.setenv("SUDO_GID", "65533")
-    caller = (65_534, 65_533) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
     packets = FakePackets()
     async with running(FakeSource(FLOWS), 120, 24, packets=packets) as pilot:
         before = "\n".join(terminal_lines(pilot.app))
         await pilot.press("x", "b", "enter")
         await settle(pilot)
-        [made] = tmp_path.iterdir()
-        assert f"bundle in {made.name}: 1 flow, 0 packets, screen, check" in line(pilot.app, -1)
+        [made] = directory_of_nobody.iterdir()
+        assert f"bundle in {made.name}: 1 flow, no packets (none came in 0 s), screen, check" in line(pilot.app, -1)
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
         [(path, filters, new)] = packets.asked
         assert (Path(path), filters, new) == (made / "packets.pcapng", ["tcp and 198.51.100.7:443 and 10.0.0.5:51514"],
@@ -327,30 +327,28 @@ async def test_a_bundle_is_one_directory_with_packets_flows_screen_and_check(
         [row] = csv.DictReader((made / "flows.csv").read_text().splitlines())
         assert row["sourceTransportPort"] == "443"
         assert {stat.S_IMODE(file.stat().st_mode) for file in made.iterdir()} == {0o600}
-        assert {(file.stat().st_uid, file.stat().st_gid) for file in (made, *made.iterdir())} == {caller}
+        assert {(file.stat().st_uid, file.stat().st_gid) for file in (made, *made.iterdir())} == {(65_534, 65_533)}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
-def test_a_bundle_whose_directory_is_swapped_is_written_to_the_one_it_made(tmp_path: Path) -> None:
+def test_a_bundle_whose_directory_is_swapped_is_written_to_the_one_it_made(directory_of_nobody: Path) -> None:
     """Who may write in the directory above may rename it, and put a link to any place there."""
-    page = FakeSource(FLOWS).page(Query(limit=None))
-    (tmp_path / "etc").mkdir()
-    made = bundle.BundleDirectory(tmp_path / "b", (65_534, 65_533))
-    (tmp_path / "b").rename(tmp_path / "moved")
-    (tmp_path / "b").symlink_to(tmp_path / "etc")
+    page, place = FakeSource(FLOWS).page(Query(limit=None)), directory_of_nobody
+    (place / "etc").mkdir()
+    made = bundle.BundleDirectory(place / "b", (65_534, 65_533))
+    (place / "b").rename(place / "moved")
+    (place / "b").symlink_to(place / "etc")
     made.write_text("screen.txt", "x")
     made.write_rows("flows.csv", page)
-    PacketFile(str(tmp_path / "b" / "packets.pcapng"), 100, directory=made.descriptor).close()
-    assert (tmp_path / "moved").stat().st_uid == 0, "nobody else writes there yet"
-    with pytest.raises(FlowtopError, match=f"cannot write {tmp_path}/b/screen.txt: file exists"):
+    PacketFile(str(place / "b" / "packets.pcapng"), 100, directory=made.descriptor).close()
+    with pytest.raises(FlowtopError, match=f"cannot write {place}/b/screen.txt: file exists"):
         made.write_text("screen.txt", "x")
-    with pytest.raises(FlowtopError, match=f"^{tmp_path}/b/flows.csv exists already$"):
+    with pytest.raises(FlowtopError, match=f"^{place}/b/flows.csv exists already$"):
         made.write_rows("flows.csv", page)
     made.close()
-    assert not [*(tmp_path / "etc").iterdir()]
-    assert {file.name for file in (tmp_path / "moved").iterdir()} == {"screen.txt", "flows.csv", "packets.pcapng"}
-    assert ((tmp_path / "moved").stat().st_uid, (tmp_path / "moved").stat().st_gid) == (65_534, 65_533)
-    assert (tmp_path / "etc").stat().st_uid == 0
+    assert not [*(place / "etc").iterdir()]
+    assert {file.name for file in (place / "moved").iterdir()} == {"screen.txt", "flows.csv", "packets.pcapng"}
+    assert ((place / "moved").stat().st_uid, (place / "moved").stat().st_gid) == (65_534, 65_533)
+    assert (place / "etc").stat().st_uid == 0
 
 
 async def test_a_bundle_says_why_it_has_no_packets_and_never_writes_into_what_is_there(
@@ -365,7 +363,32 @@ async def test_a_bundle_says_why_it_has_no_packets_and_never_writes_into_what_is
         await pilot.press(*"2", "enter")
         await settle(pilot)
         assert "no packets (none come here)" in line(pilot.app, -1)
-        assert {file.name for file in (tmp_path / "there2").iterdir()} == {"screen.txt", "flows.csv", "check.txt"}
+        assert {file.name for file in (tmp_path / "there2").iterdir()} == {
+            "screen.txt", "flows.csv", "check.txt", "no-packets.txt"}
+
+
+@pytest.mark.parametrize(("keys", "expected"), [
+    (("x",), {"sourceTransportPort": "443", "octetTotalCount": "90000"}),
+    (("B", "x"), {"sourceTransportPort": "443", "octetTotalCount": "90000"}),
+    (("3", "x"), {"octetTotalCount": "90000"}),
+])
+async def test_a_bundle_of_what_leaves_meanwhile_has_it_as_it_was_and_says_why_there_are_no_packets(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...], expected: dict[str, str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundle, "check_text", lambda: "")
+    monkeypatch.setattr("flowtop.tui.main.bundle.PACKETS_S", 0.0)
+    source = FakeSource([FLOWS[0]._replace(end_reason=int(EndReason.END_OF_FLOW))])
+    async with running(source, 120, 24, packets=FakePackets()) as pilot:
+        await pilot.press(*keys)
+        source.flows = []
+        source.tick()
+        await pilot.press("b", "enter")
+        await settle(pilot)
+        [made] = tmp_path.iterdir()
+        [row] = csv.DictReader((made / "flows.csv").read_text().splitlines())
+        assert {name: row[name] for name in expected} == expected
+        assert (made / "no-packets.txt").read_text() == "no packets (none came in 0 s: it had ended)\n"
+        assert "1 " in line(pilot.app, -1) and "none came in 0 s: it had ended" in line(pilot.app, -1)
 
 
 def test_the_check_of_a_bundle_is_what_the_command_prints() -> None:

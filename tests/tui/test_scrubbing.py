@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from flowtop.model.record import FlowBatch
 from flowtop.model.rows import FlowRow
 from flowtop.pipeline.drive import PipelineConfig
 from flowtop.pipeline.pipeline import Pipeline
-from flowtop.query.query import Page, Query
+from flowtop.query.query import Kept, Page, Query
 from flowtop.tui.app import FlowtopApp
+from flowtop.tui.main.list import moment_before
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 from tests.unit.pipeline.test_pipeline import ScriptedCapture
@@ -244,3 +246,35 @@ async def test_counters_beside_a_list_of_the_past_say_that_they_are_of_now() -> 
         assert line(pilot.app, -2).split()[0] == "now:"
         await pilot.press("space")
         assert "now:" not in line(pilot.app, -2)
+
+
+@pytest.mark.parametrize(("tick", "kept", "uptime_s", "mark", "expected"), [
+    (300, Kept(1, 300, 299.0), 300.0, None, 180),
+    (100, Kept(1, 300, 299.0), 300.0, None, 10),  # two minutes before is before the start
+    (30, Kept(1, 30, 29.0), 30.0, None, 10),  # the first one whose rates are over 10 s
+    (600, Kept(1, 600, 299.5), 300.0, None, 360),  # two ticks a second
+    (10, Kept(1, 10, 9.0), 10.0, None, "too early to compare: rates over 10 s need 10 s"),
+    (700, Kept(700, 1000, 300.0), 1000.0, None, "nothing before this moment is kept"),
+    (800, Kept(700, 1000, 300.0), 1000.0, None, 700),
+    (300, Kept(1, 300, 299.0), 300.0, 250, 250),
+    (200, Kept(1, 300, 299.0), 300.0, 250, 80),  # the mark came later
+    (300, Kept(1, 300, 299.0), 300.0, 3, 10),
+    (1, Kept(1, 1, 0.0), 1.0, None, "there is no past yet to compare with"),
+])
+def test_what_is_compared_is_later_than_what_it_is_compared_with(
+        tick: int, kept: Kept, uptime_s: float, mark: int | None, expected: int | str) -> None:
+    now = FakeSource(FLOWS[:1]).page(Query())
+    assert moment_before(tick, replace(now, kept=kept, uptime_s=uptime_s), mark) == expected
+
+
+async def test_a_comparison_in_the_past_is_with_what_was_before_and_stays_so_further_back() -> None:
+    source = FakeSource(at_tick(1))
+    async with running(source, 120) as pilot:
+        await pass_ticks(pilot, source, 200)
+        await pilot.press(*[FAR_BACK] * 5, "d")
+        assert source.asked[-1].at == 151 and source.asked[-1].compare == 31
+        await pilot.press(*[FAR_BACK] * 13)
+        assert source.asked[-1].at == 21 and source.asked[-1].compare == 1
+        await pilot.press(*[FAR_BACK] * 2)
+        assert source.asked[-1].at == 1 and source.asked[-1].compare is None
+        assert "no longer compared: nothing before this moment is kept" in line(pilot.app, -1)

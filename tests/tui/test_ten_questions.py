@@ -332,17 +332,17 @@ async def test_how_has_it_been_over_time_of_a_host_and_of_a_flow(recording: Path
     by_second = [octets(PACKETS, second)[1][BACKUP] for second in range(BACKUP_FROM_S, SECONDS)]
     async with start_screen(recording, 120, 48) as pilot:
         screen = await answer(pilot, "2", "down", "enter")
-        assert any("its out" in line for line in screen)
+        assert any(" listed " in line for line in screen)
         app = pilot.app
         assert isinstance(app, FlowtopApp) and app.main.page is not None
-        history = app.main.page.group_history
+        history = app.main.page.listed_history
         assert sum(history.into) == 0
         volumes = [rate * length for rate, length in zip(history.out_of, history.lengths_s, strict=True)]
         assert sum(volumes) == pytest.approx(sum(by_second))
         assert max(history.out_of) == pytest.approx(max(by_second), rel=0.02)
         for keys in (["left_square_bracket"], ["d"], ["d", "space"]):  # the past, compared; now
             screen = await answer(pilot, *keys)
-            assert app.main.page.group_history == history and any("its out" in line for line in screen)
+            assert app.main.page.listed_history == history and any(" listed " in line for line in screen)
             at = [segment for strip in app.screen._compositor.render_strips()[2:5] for segment in strip
                   if segment.style is not None and segment.style.reverse]
             assert len(at) == (0 if "space" in keys else 6), "a cursor in each row of both sides"

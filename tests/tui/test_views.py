@@ -87,6 +87,38 @@ async def test_the_digit_of_the_view_on_screen_shows_its_whole_list() -> None:
         assert (source.asked[-1].group, source.asked[-1].scope, source.asked[-1].sort) == (("host",), None, "share")
         await pilot.press(*["g"] * 2, "enter", "2")
         assert source.asked[-1].group == ("host",)
+        await pilot.press("less_than_sign", "end", "enter", "slash", *"tcp", "enter", "down", "2")
+        assert (source.asked[-1].group, source.asked[-1].scope, source.asked[-1].filter) == (("host",), None, None)
+        assert source.asked[-1].sort == "rate_out", "the order that was chosen there"
+        assert cursor_line(pilot.app) is None and source.asked[-1].offset == 0
+        await pilot.press("down", "down", "2")
+        assert cursor_line(pilot.app) is None, "from its top"
+        await pilot.press("slash", "up", "enter")
+        assert "filter tcp" in line(pilot.app, 1), "it is in the history"
+
+
+async def test_escape_leads_out_step_by_step() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source, 120) as pilot:
+        def listed() -> tuple[object, ...]:
+            query = source.asked[-1]
+            return query.group, query.scope is not None, query.filter and query.filter.text
+
+        await pilot.press("slash", *"tcp", "enter", "2", "down", "down", "enter")
+        await pilot.press("slash", *" and port 443", "enter", "down")
+        assert listed() == ((), True, "tcp and port 443")
+        for expected in (((), True, "tcp"), (("host",), False, "tcp")):
+            await pilot.press("escape")
+            assert listed() == expected
+        assert cursor_line(pilot.app) == 1, "where it was opened"
+        await pilot.press("escape")
+        assert listed() == (("host",), False, None) and cursor_line(pilot.app) is not None
+        await pilot.press("g", "up", "up", "enter", "escape")
+        assert listed() == (("host",), False, None)
+        await pilot.press("escape")
+        assert cursor_line(pilot.app) is None
+        await pilot.press("escape")
+        assert "this is the whole list of Hosts" in line(pilot.app, -1)
 
 
 async def test_other_groups_of_a_view_and_back() -> None:

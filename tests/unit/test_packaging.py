@@ -51,7 +51,7 @@ def test_the_wheel_ships_the_kernel_programs(wheel: zipfile.ZipFile) -> None:
 def test_the_wheel_ships_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     rest = {name for name in wheel.namelist() if not name.startswith(("flowtop/_bpf/", DATA))
             and ".dist-info/" not in name}
-    assert rest == {f"flowtop/{name}" for name in source_files("flowtop")}
+    assert rest == {f"flowtop/{name}" for name in source_files("flowtop") if not name.startswith("packaging/")}
 
 
 def test_the_wheel_ships_the_manual(wheel: zipfile.ZipFile) -> None:
@@ -123,10 +123,40 @@ def test_a_build_needs_nothing_heavy() -> None:
     assert modules & {"numpy", "textual", "rich", "bcc", "lark"} == set()
 
 
-def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_brings_the_command(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+    assert "flowtop = flowtop.cli.main:main" in wheel.read(name).decode()
+
+
+LICENCES = {
+    "LICENSE": "Apache License",
+    "bpf/LICENSE-GPL-2.0": "GNU GENERAL PUBLIC LICENSE\n Version 2, June 1991",
+    "bpf/LICENSE-BSD-2-Clause": "Redistributions in binary form must reproduce the above copyright notice",
+    "flowtop/packaging/debian/copyright": "Copyright: 2026 The flowtop authors",
+}
+"""Each file, and words by which its text is known; the last one names holders."""
+
+
+def without_indents(text: str) -> str:
+    return re.sub(r"[ \t]+", " ", text)
+
+
+def test_the_wheel_brings_every_licence_and_says_which_hold(wheel: zipfile.ZipFile) -> None:
     info = {name.split("/", 1)[1]: name for name in wheel.namelist() if ".dist-info/" in name}
-    assert "flowtop = flowtop.cli.main:main" in wheel.read(info["entry_points.txt"]).decode()
-    assert wheel.read(info["licenses/LICENSE"]) == (REPOSITORY / "LICENSE").read_bytes()
+    metadata = HeaderParser().parsestr(wheel.read(info["METADATA"]).decode())
+    assert metadata["License-Expression"] == "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)"
+    assert sorted(metadata.get_all("License-File") or []) == sorted(LICENCES)
+    for name, words in LICENCES.items():
+        text = wheel.read(info[f"licenses/{name}"]).decode()
+        assert words in without_indents(text)
+        assert text == (REPOSITORY / name).read_text()
+
+
+def test_every_kernel_source_names_its_licence() -> None:
+    sources = list((REPOSITORY / "bpf").rglob("*.[ch]"))
+    assert sources
+    assert [path.name for path in sources
+            if "SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)" not in path.read_text().splitlines()[0]] == []
 
 
 def test_the_wheel_asks_for_these_dependencies_and_never_for_bcc(wheel: zipfile.ZipFile) -> None:
@@ -142,6 +172,7 @@ def test_the_sdist_builds_the_same_wheel(wheel: zipfile.ZipFile, tmp_path: Path)
     (source,) = tmp_path.glob("flowtop-*")
     rebuilt = zipfile.ZipFile(build(source, "wheel", tmp_path / "wheel"))
     assert sorted(rebuilt.namelist()) == sorted(wheel.namelist())
+    assert [name for name in LICENCES if not (source / name).is_file()] == []
 
 
 def test_the_version_is_one() -> None:

@@ -57,8 +57,8 @@ class CollectorCapture:
         """The addresses in use, as URLs; valid once open."""
         return tuple(listener.address for listener in self._listeners)
 
-    def open(self, progress: Callable[[str], None]) -> None:
-        """See Capture.open."""
+    def bind(self) -> None:
+        """Listen already, while ports and keys are within reach; `open` does it otherwise. Raises FlowtopError."""
         try:
             self._selector = self._resources.enter_context(selectors.DefaultSelector())
             self._selector.register(self._wake, selectors.EVENT_READ)
@@ -72,6 +72,15 @@ class CollectorCapture:
         except BaseException:
             self._resources.close()
             raise
+
+    def unbind(self) -> None:
+        """Listen no more. Does nothing after `close`."""
+        self._resources.close()
+
+    def open(self, progress: Callable[[str], None]) -> None:
+        """See Capture.open."""
+        if not self._listeners:
+            self.bind()
         progress(f"listening on {', '.join(self.addresses)}")
 
     def wait(self, timeout_s: float) -> None:

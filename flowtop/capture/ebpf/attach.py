@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from flowtop.capture.ebpf import bpf, start
 from flowtop.capture.ebpf.loader import PACKET_PROGRAMS, PROGRAMS
 from flowtop.model.kinds import Direction
-from flowtop.model.record import Unobserved
 
 _OWN_NAMES = frozenset(name[:15] for name in (*PROGRAMS, *PACKET_PROGRAMS))
 """As the kernel stores them: other flowtops' programs end nothing."""
@@ -22,17 +20,6 @@ AttachMode = Literal["auto", "tcx", "clsact"]
 
 class UnseenDirectionError(Exception):
     """Packets of one direction of an interface cannot be observed; its text says why."""
-
-
-def unobserved(interface: str, unseen: Mapping[Direction, str]) -> list[Unobserved]:
-    """What of an interface is not observed: a direction each, or once that it is not, if both are unseen.
-
-    Args:
-        unseen: directions that cannot be observed, and why.
-    """
-    if set(unseen) == set(Direction):
-        return [Unobserved(interface, "; ".join(dict.fromkeys(unseen[direction] for direction in Direction)))]
-    return [Unobserved(interface, reason, direction) for direction, reason in unseen.items()]
 
 
 class Ahead(NamedTuple):
@@ -81,10 +68,30 @@ class Attacher(Protocol):
         """Whether there is room now where `attach` found none, if the kernel does not notify that."""
 
 
+class TcxCalls(Protocol):
+    """The calls of bpf(2) that need rights: see the functions of these names in `bpf`."""
+
+    def link_create_tcx(self, program_fd: int, ifindex: int, attach_type: int) -> int:
+        """See bpf.link_create_tcx."""
+
+    def tcx_programs(self, ifindex: int, attach_type: int) -> list[int]:
+        """See bpf.tcx_programs."""
+
+    def program_name(self, program_id: int) -> str:
+        """See bpf.program_name."""
+
+
 class TcxAttacher:
-    """TCX links, first in the list so that other programs cannot hide a packet. They are removed with the process."""
+    """TCX links, first in the list so that other programs cannot hide a packet. They are removed with the process.
+
+    Args:
+        calls: `bpf`, or a helper's.
+    """
 
     name = "tcx"
+
+    def __init__(self, calls: TcxCalls = bpf) -> None:
+        self._calls = calls
 
     def attach(self, ifindex: int, direction: Direction, program_fd: int) -> Attachment:
         """See Attacher. Takes an RCU grace period (about 10 ms)."""
@@ -92,7 +99,7 @@ class TcxAttacher:
         if not start.spare_files(1):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
-            return _TcxAttachment(bpf.link_create_tcx(program_fd, ifindex, kind), ifindex, kind)
+            return _TcxAttachment(self._calls, self._calls.link_create_tcx(program_fd, ifindex, kind), ifindex, kind)
         except OSError as error:
             if error.errno in (errno.ERANGE, errno.E2BIG):
                 raise UnseenDirectionError(NO_ROOM) from error
@@ -101,7 +108,7 @@ class TcxAttacher:
     def has_room(self, ifindex: int, direction: Direction) -> bool:
         """See Attacher: nobody is told when a program goes."""
         return (start.spare_files(start.HOOKS)
-                and len(bpf.tcx_programs(ifindex, attach_type(direction))) < bpf.TCX_MOST)
+                and len(self._calls.tcx_programs(ifindex, attach_type(direction))) < bpf.TCX_MOST)
 
 
 def attach_type(direction: Direction) -> int:
@@ -110,7 +117,8 @@ def attach_type(direction: Direction) -> int:
 
 
 class _TcxAttachment:
-    def __init__(self, link_fd: int, ifindex: int, kind: int) -> None:
+    def __init__(self, calls: TcxCalls, link_fd: int, ifindex: int, kind: int) -> None:
+        self._calls = calls
         self._link_fd = link_fd
         self._place = ifindex, kind
 
@@ -119,9 +127,9 @@ class _TcxAttachment:
 
     def ahead(self) -> Ahead:
         mine = bpf.link_program_id(self._link_fd)
-        programs = bpf.tcx_programs(*self._place)
+        programs = self._calls.tcx_programs(*self._place)
         before = programs[:programs.index(mine)] if mine in programs else ()
-        named = [(number, bpf.program_name(number)) for number in before]
+        named = [(number, self._calls.program_name(number)) for number in before]
         return Ahead(tuple(f"program {number} ({name})" if name else f"program {number}" for number, name in named
                            if name not in _OWN_NAMES), passable=True)
 

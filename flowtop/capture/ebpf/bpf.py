@@ -102,6 +102,16 @@ def _object_name(name: str) -> bytes:
     return name.encode()[:_NAME_OCTETS - 1]
 
 
+def grace_maps() -> tuple[int, int]:
+    """Descriptors of an inner map and of the map of maps that has it, see maps.Grace."""
+    inner = map_create(MAP_TYPE_ARRAY, 4, 4, 1)
+    try:
+        return inner, map_create(MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, inner)
+    except OSError:
+        os.close(inner)
+        raise
+
+
 def load_types(octets: bytes) -> int:
     """Load type information (BTF); returns its descriptor."""
     buffer = ctypes.create_string_buffer(octets, len(octets))
@@ -310,10 +320,14 @@ def program_name(program_id: int) -> str:
     return information.raw[64:80].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-def tcx_supported(program_fd: int) -> bool:
-    """Whether the kernel supports TCX links. Changes nothing: it tries an ifindex that does not exist."""
+def tcx_supported(program_fd: int, link_create: Callable[[int, int, int], int] | None = None) -> bool:
+    """Whether the kernel supports TCX links. Changes nothing: it tries an ifindex that does not exist.
+
+    Args:
+        link_create: `link_create_tcx`, or a helper's.
+    """
     try:
-        os.close(link_create_tcx(program_fd, 0x7FFFFFFF, ATTACH_TCX_INGRESS))
+        os.close((link_create or link_create_tcx)(program_fd, 0x7FFFFFFF, ATTACH_TCX_INGRESS))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return True

@@ -27,6 +27,7 @@ from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.owners import FlowOwners, begin_scan
 from flowtop.capture.ebpf.packet_taps import PacketTaps
 from flowtop.capture.ebpf.points import ObservationPoints
+from flowtop.capture.ebpf.rights import HelpersClsact, HelpersCompilation, Rights
 from flowtop.capture.ebpf.start import begin, check_map_entries
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
 from flowtop.capture.protocol import Wake
@@ -59,9 +60,11 @@ def kernel_clock(
     return monotonic_ns if offset == 0 else lambda: monotonic_ns() - offset
 
 
-_SHORTEST_POLL_NS, _LONGEST_POLL_NS = 20_000_000, 200_000_000
+_SHORTEST_POLL_NS, _LONGEST_LOOK_NS, _LONGEST_POLL_NS = 20_000_000, 200_000_000, 3_600_000_000_000
 _NEW_FLOWS_PER_S = 500_000
-"""Assumed maximum rate of new flows: `wait` checks the map before it could be half full."""
+"""Assumed maximum rate of new flows: where the kernel does not say when the map is half full, `wait` looks before."""
+_NAMES_POLL_NS, _NAMES_BEHIND_POLL_NS = 250_000_000, 60_000_000
+"""Between two looks at names that packets told, and while some wait for their share of time."""
 _OPEN_BUDGET_NS = 1_000_000_000
 _RECONCILE_BUDGET_NS = 200_000_000
 """Time limit of attaching between two drains; the remaining interfaces follow."""
@@ -120,13 +123,17 @@ class EbpfCapture:
         unix_ns: ns since 1970 UTC.
         cpu_ns: CPU time of the calling thread.
         make_grace: makes the object that waits for running programs.
+        rights: what helpers do for this process, which has given up its rights; None: it has not.
     """
 
     def __init__(
-        self, config: EbpfConfig, compilation: Compilation | None = None, *, environ: Mapping[str, str] = os.environ,
+        self, config: EbpfConfig, compilation: Compilation | HelpersCompilation | None = None, *,
+        environ: Mapping[str, str] = os.environ,
         clock_ns: Callable[[], int] | None = None, unix_ns: Callable[[], int] = time.time_ns,
         cpu_ns: Callable[[], int] = time.thread_time_ns, make_grace: Callable[[], Grace] = Grace,
+        rights: Rights | None = None,
     ) -> None:
+        self._rights = rights
         self._config = config
         self._compilation = compilation
         self._environ = environ
@@ -143,7 +150,8 @@ class EbpfCapture:
         self._owners: FlowOwners | None = None
         self._names: SeenNames | None = None
         self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle(), decap=config.decap,
-                                   tunnel_ports=config.tunnel_ports)
+                                   tunnel_ports=config.tunnel_ports,
+                                   build=None if rights is None else rights.compile_packets)
 
     @property
     def attach_method(self) -> str:
@@ -170,23 +178,25 @@ class EbpfCapture:
             self._config.map_entries, decap=self._config.decap, owners=self._config.owners,
             names=self._config.names_seen))
         selection = Selection(self._config.interfaces)
-        self._events = self._closing(LinkEvents())  # before the first list, so that no change is missed
+        events = None if self._rights is None else self._rights.link_events()
+        self._events = self._closing(LinkEvents(events))  # before the first list, so that no change is missed
         route = self._closing(RouteSocket())
         self._links = Links(route)
         self._devices = Devices(self._links)
         selection.require(self._list())
         progress("compiling the eBPF program")
-        sockets = begin_scan() if self._config.owners else None
+        sockets = begin_scan(rights=self._rights) if self._config.owners else None
         if sockets is not None:
             self._closing(sockets)
         program = self._closing(compilation.result())
-        self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
+        self._maps = self._closing(FlowMaps(program.maps, self._closing(self._grace())))
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
-            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat, first=sockets))
+            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat, first=sockets,
+                                                     rights=self._rights))
         if self._config.names_seen:
             self._names = self._closing(SeenNames(program, LocalAddresses(route, time.monotonic).are_local))
-        clsact = ClsactAttacher(route, this_process())
+        clsact = ClsactAttacher(route, this_process()) if self._rights is None else HelpersClsact(self._rights.loader)
         clsact.sweep()
         self._attacher = self._choose_attacher(mode, clsact, program)
         self._points = ObservationPoints(
@@ -203,6 +213,9 @@ class EbpfCapture:
             raise FlowtopError(f"nothing to observe: {'; '.join(one.text for one in self.unobserved)}",
                                hint="-i takes other interfaces; flowtop --check shows which can be observed",
                                exit_code=EXIT_UNAVAILABLE)
+
+    def _grace(self) -> Grace:
+        return self._make_grace() if self._rights is None else Grace(maps=self._rights.grace_maps)
 
     def _list(self) -> list[Interface]:
         """List all interfaces; retries, as capture cannot start with an incomplete list."""
@@ -225,11 +238,12 @@ class EbpfCapture:
                                hint=f"valid: {', '.join(get_args(AttachMode))}", exit_code=EXIT_USAGE)
         return mode
 
-    def _choose_attacher(self, mode: str, clsact: ClsactAttacher, program: FlowProgram) -> Attacher:
+    def _choose_attacher(self, mode: str, clsact: Attacher, program: FlowProgram) -> Attacher:
         if mode == "clsact":
             return clsact
-        if bpf.tcx_supported(next(iter(program.programs.values()))):
-            return TcxAttacher()
+        calls = self._rights or bpf
+        if bpf.tcx_supported(next(iter(program.programs.values())), calls.link_create_tcx):
+            return TcxAttacher(calls)
         if mode == "auto":
             return clsact
         raise FlowtopError("this kernel has no TCX links", hint="Linux 6.6 or later is needed, or attach=auto",
@@ -261,14 +275,12 @@ class EbpfCapture:
     def wait(self, timeout_s: float) -> None:
         """See Capture.wait. Attaches to new interfaces meanwhile."""
         deadline = self._clock_ns() + round(timeout_s * 1e9)
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(self._events, select.POLLIN)
         while (left := deadline - self._clock_ns()) > 0:
+            self._maps.awaken()  # before the look: what gets full after it wakes again
             room = self._config.map_entries // 2 - self._maps.inserted()
             if room < 0:
                 return
-            ready = [fd for fd, _ in poll.poll(min(left, self._poll_ns(room)) / 1e6)]
+            ready = self._poll(min(left, self._poll_ns(room)))
             if self._events.fileno() in ready:
                 self._note_changes()
             self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
@@ -278,11 +290,25 @@ class EbpfCapture:
                 self._wake.clear()
                 return
 
+    def _poll(self, most_ns: int) -> list[int]:
+        """Sleep until there is something to do. Returns the descriptors that say so; none: the time is over."""
+        poll = select.poll()
+        for source in (self._wake, self._events):
+            poll.register(source, select.POLLIN)
+        if self._maps.wakes is not None:
+            poll.register(self._maps.wakes, select.POLLIN)
+        return [fd for fd, _ in poll.poll(most_ns / 1e6)]
+
     def _poll_ns(self, room: int) -> int:
         """How long `wait` may sleep if `room` entries are left before it must return."""
         if self._follow_at_ns is not None:
             return _SHORTEST_POLL_NS
-        return min(max(room * 1_000_000_000 // _NEW_FLOWS_PER_S, _SHORTEST_POLL_NS), _LONGEST_POLL_NS)
+        names_ns = _LONGEST_POLL_NS
+        if self._names is not None:
+            names_ns = _NAMES_BEHIND_POLL_NS if self._names.behind else _NAMES_POLL_NS
+        if self._maps.wakes is not None:
+            return names_ns
+        return min(max(room * 1_000_000_000 // _NEW_FLOWS_PER_S, _SHORTEST_POLL_NS), _LONGEST_LOOK_NS, names_ns)
 
     def write_packets(self, request: PacketRequest | None) -> None:
         """See recording.PacketCapture."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from flowtop.capture.ebpf import bpf, btf, start
-from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, unobserved
+from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type
 from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, NAMES_OCTETS, OWNERS_KERNEL, bcc_found, kernel_release
 from flowtop.capture.ebpf.conntrack import TRACKING, dump_translations, tracked_connections
@@ -26,6 +26,8 @@ from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import TASK_MEMBERS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.capture.ebpf.owners import other_programs
+from flowtop.capture.ebpf.packet_programs import try_ring_buffer
+from flowtop.capture.ebpf.points import unobserved
 from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.model.kinds import Direction
 from flowtop.model.record import Unobserved
@@ -36,11 +38,10 @@ from flowtop.text.units import printable
 
 _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
-RING_OCTETS = 16 << 20
-"""Of the ring buffer that packets are written from."""
 _FILES = start.most_files(owners=True, names=True)
-_TASKS = 5
-"""Threads of metering, of the capture, of the owners and of the list of sockets, and the process that makes it."""
+_TASKS = 8
+"""Threads of metering, of the capture, of the owners and of the list of sockets, and the process that makes it; two
+helpers, and the process that opens files."""
 _MOST_NAMES = 3
 _MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
@@ -173,11 +174,6 @@ def check_names(attempt: Callable[[], None] | None = None, packages: Callable[[s
         return Finding("names seen", True, "in DNS, TLS and HTTP; of QUIC with the package cryptography: "
                                            "pip install 'flowtop[quic]'")
     return Finding("names seen", True, "in DNS, TLS, HTTP and QUIC")
-
-
-def try_ring_buffer(octets: int = RING_OCTETS) -> None:
-    """Make a ring buffer of the size that writing packets uses. Raises OSError if the kernel refuses."""
-    os.close(bpf.map_create(bpf.MAP_TYPE_RINGBUF, 0, 0, octets))
 
 
 def check_owners(release: tuple[int, int] | None = None, types: Path = btf.VMLINUX,

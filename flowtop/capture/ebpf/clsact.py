@@ -88,6 +88,14 @@ def this_process(proc: Path = Path("/proc")) -> Owner:
     return Owner(pid, start_time(pid, proc) or 0, (proc / "self/ns/pid").stat().st_ino)
 
 
+def parent_process(proc: Path = Path("/proc")) -> Owner:
+    """The process that has started this one, as owner of filters. Raises FlowtopError: /proc is not mounted."""
+    mine = this_process(proc)
+    lines = (proc / "self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    pid = int(next(line for line in lines if line.startswith("PPid:")).split()[1])
+    return Owner(pid, start_time(pid, proc) or 0, mine.pid_namespace)
+
+
 @dataclass(frozen=True, slots=True)
 class _Filter:
     parent: int

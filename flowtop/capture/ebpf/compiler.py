@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.loader import FIND, MAPS, PROGRAMS, BccMissingError, find_bcc
+from flowtop.capture.ebpf.loader import FIND, MAPS, PROGRAMS, WAKE_MAPS, BccMissingError, find_bcc
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError, host_fault, limit_hint
 from flowtop.model.tunnel_ports import TunnelPorts
 
@@ -34,6 +34,9 @@ MINIMUM_KERNEL = (5, 7)
 
 COARSE_CLOCK_KERNEL = (5, 11)
 """First Linux with bpf_ktime_get_coarse_ns."""
+
+RING_BUFFER_KERNEL = (5, 8)
+"""First Linux with BPF_MAP_TYPE_RINGBUF."""
 
 OWNERS_KERNEL = (6, 1)
 """First Linux on which the programs that find the process of a socket were tried."""
@@ -183,6 +186,10 @@ class Build:
         programs = {name: next(remaining) for name in answer["programs"]}
         return programs, {name: next(remaining) for name in answer["maps"]}
 
+    def fileno(self) -> int:
+        """Readable when the child has answered, for poll(2)."""
+        return self._child.fileno()
+
     def close(self) -> None:
         """End the child if it still runs. Descriptors returned by `result` remain open."""
         self._child.close()
@@ -216,6 +223,9 @@ class Compilation:
         owners: find the process of each flow's socket, if the kernel can; see FlowProgram.owners_refused.
         names: copy packets that tell a name, if the kernel can; see FlowProgram.names_refused.
         python: interpreter of the child process.
+
+    Attributes:
+        build: of the source.
     """
 
     def __init__(self, *, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
@@ -228,20 +238,23 @@ class Compilation:
             cflags.append("-DFLOW_XFRM")
         if expression:
             cflags.append(f"-DFLOW_FILTER(key)={expression}")
+        wakes = kernel_release() >= RING_BUFFER_KERNEL
+        if wakes:
+            cflags.append("-DFLOW_WAKE")
         self._map_entries = map_entries
-        self._build = Build("flow.bpf.c", cflags, PROGRAMS, MAPS,
+        self.build = Build("flow.bpf.c", cflags, PROGRAMS, [*MAPS, *(WAKE_MAPS if wakes else ())],
                             (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python, owners=owners,
                             names=[f"-DFLOW_NAMES={NAMES_OCTETS // _PAGE}"] if names else [])
 
     def result(self) -> FlowProgram:
         """Wait for the programs. Called once. Raises FlowtopError like Build.result."""
-        programs, maps = self._build.result()
-        refused = self._build.refused
+        programs, maps = self.build.result()
+        refused = self.build.refused
         return FlowProgram(programs, maps, self._map_entries, refused.get("owners", ""), refused.get("names", ""))
 
     def close(self) -> None:
         """See Build.close."""
-        self._build.close()
+        self.build.close()
 
 
 def compile_program(*, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
@@ -283,6 +296,10 @@ class _Child:
                 cwd=directory, env=_ENVIRONMENT)
             theirs.close()
             undo.pop_all()
+
+    def fileno(self) -> int:
+        """The socket of the answer."""
+        return self._socket.fileno()
 
     def answer(self) -> tuple[dict[str, Any], list[int], str]:
         """The child's answer, the descriptors it sent, and the output of bcc and clang."""

@@ -15,7 +15,6 @@ from contextlib import closing
 from pathlib import Path
 
 from flowtop.capture.ebpf.netlink import (
-    DumpInterruptedError,
     EventSocket,
     NetlinkSocket,
     attributes,
@@ -27,6 +26,7 @@ from flowtop.model.translations import Flow, Translation, TranslationTexts
 MOST_TRANSLATIONS = 32_768
 _KEPT_S = 60.0
 """What is known of a connection stays for this time after its end: its flows are still listed."""
+_DUMP_ATTEMPTS = 3
 _AGAIN_S = 5.0
 """Minimum pause between two dumps."""
 _EVENT_OCTETS = 8 << 20
@@ -104,19 +104,51 @@ def translation_of(body: bytes) -> Translation | None:
     return Translation.of(original, reply.turned())
 
 
-def dump_translations() -> Iterator[Translation]:
+def begin_dump(status: int) -> NetlinkSocket:
+    """Ask for the connections of this thread's network namespace that have this bit in their status. The kernel selects
+    by it since Linux 5.15; before, it lists all. Raises OSError."""
+    netlink = NetlinkSocket(_NETFILTER)
+    request = _GENERAL.pack(socket.AF_UNSPEC, 0, 0) + pack_attribute(_STATUS, struct.pack(">I", status))
+    try:
+        netlink.begin_dump(_GET, request)
+    except OSError:
+        netlink.close()
+        raise
+    return netlink
+
+
+def open_events() -> EventSocket:
+    """Notifications of translated connections of this thread's network namespace. Raises OSError."""
+    return EventSocket(_GROUPS, _NETFILTER, octets=_EVENT_OCTETS, select=NAT_ONLY)
+
+
+def adopted_dump(descriptor: int) -> NetlinkSocket:
+    """What `begin_dump` gave another process."""
+    return NetlinkSocket(_NETFILTER, descriptor)
+
+
+def adopted_events(descriptor: int) -> EventSocket:
+    """What `open_events` gave another process."""
+    return EventSocket(_GROUPS, _NETFILTER, bound=descriptor)
+
+
+STATUSES = (_SOURCE_NAT, _DESTINATION_NAT)
+"""For `begin_dump`."""
+
+
+def dump_translations(begin: Callable[[int], NetlinkSocket] = begin_dump) -> Iterator[Translation]:
     """Those of this thread's network namespace now. Raises OSError.
 
-    The kernel selects by status since Linux 5.15; before, it lists all connections.
+    Args:
+        begin: `begin_dump`, or a helper's.
     """
-    with closing(NetlinkSocket(_NETFILTER)) as netlink:
-        for status in (_SOURCE_NAT, _DESTINATION_NAT):
-            request = _GENERAL.pack(socket.AF_UNSPEC, 0, 0) + pack_attribute(_STATUS, struct.pack(">I", status))
-            try:
-                bodies = netlink.dump(_GET, request)
-            except DumpInterruptedError as error:
-                bodies = error.bodies
-            yield from filter(None, map(translation_of, bodies))
+    for status in STATUSES:
+        for _ in range(_DUMP_ATTEMPTS):
+            with closing(begin(status)) as netlink:
+                bodies, interrupted = netlink.end_dump()
+            if not interrupted:
+                break
+        yield from filter(None, map(translation_of, bodies))
 
 
 class Translations:
@@ -125,6 +157,8 @@ class Translations:
     Args:
         clock: seconds, monotonic.
         most: connections to keep.
+        events: opens the kernel's notifications.
+        begin: begins a dump: see `dump_translations`.
 
     Attributes:
         texts: the other side of flows, for details; always of now.
@@ -132,7 +166,11 @@ class Translations:
         missed: how often notifications were lost, and how many connections were too many.
     """
 
-    def __init__(self, clock: Callable[[], float], most: int = MOST_TRANSLATIONS) -> None:
+    def __init__(self, clock: Callable[[], float], most: int = MOST_TRANSLATIONS, *,
+                 events: Callable[[], EventSocket] = open_events,
+                 begin: Callable[[int], NetlinkSocket] = begin_dump) -> None:
+        self._open_events = events
+        self._begin = begin
         self._clock = clock
         self._most = most
         self._lock = threading.Lock()
@@ -151,13 +189,13 @@ class Translations:
         if self._events is not None or self.refused or not tracked_connections():
             return
         try:
-            self._events = EventSocket(_GROUPS, _NETFILTER, octets=_EVENT_OCTETS, select=NAT_ONLY)
+            self._events = self._open_events()
             self._dump()
         except OSError as error:
             self.refused = error.strerror or str(error)
 
     def _dump(self) -> None:
-        found = list(dump_translations())
+        found = list(dump_translations(self._begin))
         with self._lock:
             self._dumped_s, self._incomplete = self._clock(), False
             for one in found:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowtop.capture.ebpf.netlink import DumpInterruptedError, EventSocket, RouteSocket, attributes
+from flowtop.capture.ebpf.netlink import LINK_GROUPS, DumpInterruptedError, EventSocket, RouteSocket, attributes
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
 from flowtop.model.kinds import Direction, Layer
 from flowtop.text.suggestions import nearest
@@ -18,7 +18,6 @@ _RTM_GETSTATS = 94
 _RTM_GETQDISC = 38
 _TCA_STATS2, _TCA_STATS_QUEUE = 7, 3
 _ROOT = 0xFFFF_FFFF
-_RTMGRP_LINK, _RTMGRP_TC = 1, 8
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_EXT_MASK = 3, 18, 23, 29
 _IFLA_INFO_KIND = 1
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
@@ -238,10 +237,14 @@ class LinkChanges:
 
 
 class LinkEvents:
-    """Notifications of changed interfaces and tc hooks."""
+    """Notifications of changed interfaces and tc hooks.
 
-    def __init__(self) -> None:
-        self._events = EventSocket(_RTMGRP_LINK | _RTMGRP_TC)
+    Args:
+        events: of LINK_GROUPS, with room for many; None: they are opened.
+    """
+
+    def __init__(self, events: EventSocket | None = None) -> None:
+        self._events = events or EventSocket(LINK_GROUPS)
 
     def fileno(self) -> int:
         """For poll(2)."""

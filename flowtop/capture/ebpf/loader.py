@@ -31,6 +31,9 @@ MAPS = ("flows_a", "flows_b", "aggregates_a", "aggregates_b", "rest_a", "rest_b"
         "totals_overflow", "fragments")
 """Maps of bpf/flow.bpf.c."""
 
+WAKE_MAPS = ("half_full",)
+"""Map of bpf/flow.bpf.c with -DFLOW_WAKE."""
+
 OWNER_PROGRAMS = {
     "owner_create": ("CGROUP_SOCK", 2),
     "owner_connect4": ("CGROUP_SOCK_ADDR", 10),

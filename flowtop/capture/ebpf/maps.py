@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
+from flowtop.capture.ebpf.ring import Ring
 from flowtop.model.owners import are_processes
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
@@ -18,6 +19,7 @@ SIDES = 2
 CONTROL_SIDE, CONTROL_EVERYTHING = 1, 2
 """Bits of the control word: enum flow_control."""
 _U32 = struct.Struct("=I")
+_RING_OCTETS = 4096
 
 
 class FlowBuffer:
@@ -77,22 +79,19 @@ class Grace:
     Args:
         membarrier: waits, or raises OSError.
         online_cpus: returns the number of CPUs online.
+        maps: of bpf.grace_maps, which this owns from here on; None: they are made.
     """
 
     def __init__(
         self,
         membarrier: Callable[[], None] = bpf.membarrier_global,
         online_cpus: Callable[[], int] = lambda: os.sysconf("SC_NPROCESSORS_ONLN"),
+        maps: tuple[int, int] | None = None,
     ) -> None:
         self._membarrier = membarrier
         self._online_cpus = online_cpus
-        # Create the maps now, while privileges are available.
-        self._inner_fd = bpf.map_create(bpf.MAP_TYPE_ARRAY, 4, 4, 1)
-        try:
-            self._outer_fd = bpf.map_create(bpf.MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, self._inner_fd)
-        except OSError:
-            os.close(self._inner_fd)
-            raise
+        # Created now, while privileges are available.
+        self._inner_fd, self._outer_fd = maps or bpf.grace_maps()
 
     def wait(self) -> None:
         """Wait for a grace period: 8 to 40 ms."""
@@ -116,7 +115,8 @@ class FlowMaps:
     """The two sides of the flow maps and of the aggregate maps. A key is in at most one map of a side.
 
     Args:
-        maps: file descriptors by name: control, inserted, and per side flows, aggregates, rest (flows_a...).
+        maps: file descriptors by name: control, inserted, and per side flows, aggregates, rest (flows_a...); half_full
+            if the program was compiled with it.
         grace: waits for running programs.
         buffer: receives the drained entries.
 
@@ -131,6 +131,7 @@ class FlowMaps:
         self._sides = (("flows_a", "aggregates_a", "rest_a"), ("flows_b", "aggregates_b", "rest_b"))
         self._maps = maps
         self._grace = grace
+        self._half_full = Ring(maps["half_full"], _RING_OCTETS) if "half_full" in maps else None
         self._word = np.zeros(1, "u4")
         self._entries = np.zeros(1, "u4")
         self._insertions = [bpf.RepeatedLookup(self._inserted_fd, _U32.pack(side), self._entries.ctypes.data)
@@ -147,6 +148,16 @@ class FlowMaps:
         """Number of entries added to the active side since its last drain."""
         self._insertions[self.active].read()
         return int(self._entries[0])
+
+    @property
+    def wakes(self) -> int | None:
+        """Descriptor that becomes readable when a side is more than half full; None: this kernel cannot tell."""
+        return None if self._half_full is None else self._maps["half_full"]
+
+    def awaken(self) -> None:
+        """Have `wakes` be readable again only when a side gets half full after this."""
+        if self._half_full is not None and not self._half_full.empty:
+            self._half_full.take()
 
     def flip(self) -> int:
         """Make the other side active. Returns the previous side, which is idle after `settle`."""
@@ -166,6 +177,11 @@ class FlowMaps:
         for name in self._sides[side]:
             self.buffer.move_from(self._maps[name])
         bpf.map_update(self._inserted_fd, _U32.pack(side), _U32.pack(0))
+
+    def close(self) -> None:
+        """Unmap what is mapped."""
+        if self._half_full is not None:
+            self._half_full.close()
 
 
 def merge_duplicates(

@@ -66,6 +66,11 @@ class SeenNames:
             bpf.map_lookup(self._lost_fd, _ZERO, self._lost.ctypes.data)
         return self._reader.statistics(refused=self._refused, dropped=int(self._lost[0]))
 
+    @property
+    def behind(self) -> bool:
+        """Whether packets wait to be read, as a `take` had no time left."""
+        return self._ring is not None and self._saved_s <= 0 and not self._ring.empty
+
     def take(self) -> None:
         """Read what has come, as far as the time for it allows."""
         if self._ring is None or self._ring.empty:

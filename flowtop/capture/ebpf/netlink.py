@@ -81,12 +81,20 @@ class NetlinkSocket:
 
     Args:
         protocol: of netlink, NETLINK_*.
+        begun: a descriptor of such a socket, on which `begin_dump` was called once; None: one is made.
     """
 
-    def __init__(self, protocol: int) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self._socket.bind((0, 0))
-        self._sequence = 0
+    def __init__(self, protocol: int, begun: int | None = None) -> None:
+        if begun is None:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            self._socket.bind((0, 0))
+        else:
+            self._socket = socket.socket(fileno=begun)
+        self._sequence = 0 if begun is None else 1
+
+    def fileno(self) -> int:
+        """The socket."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket."""
@@ -133,7 +141,16 @@ class NetlinkSocket:
         raise DumpInterruptedError(bodies)
 
     def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
-        sequence = self._send(kind, F_REQUEST | F_DUMP, body)
+        self.begin_dump(kind, body)
+        return self.end_dump()
+
+    def begin_dump(self, kind: int, body: bytes) -> None:
+        """Ask for a dump, without reading the answer. Raises OSError."""
+        self._send(kind, F_REQUEST | F_DUMP, body)
+
+    def end_dump(self) -> tuple[list[bytes], bool]:
+        """The bodies of the dump that was asked for, and whether a change interrupted it. Raises OSError."""
+        sequence = self._sequence
         bodies: list[bytes] = []
         interrupted = False
         for reply, flags, content in self._replies(sequence):
@@ -159,6 +176,10 @@ def _raise_for(content: bytes) -> None:
         raise OSError(-code, os.strerror(-code))
 
 
+LINK_GROUPS = 1 | 8
+"""RTMGRP_LINK and RTMGRP_TC: changes of interfaces and tc hooks."""
+
+
 class EventSocket:
     """Multicast notifications of the kernel, read without blocking.
 
@@ -167,10 +188,14 @@ class EventSocket:
         protocol: of netlink, NETLINK_*.
         octets: room for those that were not read yet.
         select: classic BPF instructions that select notifications; empty: all are wanted.
+        bound: a descriptor of such a socket, ready to be read; None: one is made.
     """
 
     def __init__(self, groups: int, protocol: int = socket.NETLINK_ROUTE, *, octets: int = 1 << 20,
-                 select: bytes = b"") -> None:
+                 select: bytes = b"", bound: int | None = None) -> None:
+        if bound is not None:
+            self._socket = socket.socket(fileno=bound)
+            return
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
         try:

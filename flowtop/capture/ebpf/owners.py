@@ -12,7 +12,7 @@ import select
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,9 @@ from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
+from flowtop.capture.ebpf.rights import HelpersScan, Rights
 from flowtop.capture.ebpf.ring import Ring
-from flowtop.model.kinds import ICMP_ECHO, Direction, Kind, Protocol, Tunnel
+from flowtop.model.kinds import ICMP_ECHO, Direction, Kind, Protocol, TcpBits, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
     FORWARDED,
@@ -105,14 +106,22 @@ class OwnerHooks:
         programs: file descriptor by name.
         root: where cgroup v2 is mounted.
 
+        attach: attaches those of OWNER_PROGRAMS, in their order, to the directory, and returns the links; None: this
+            process does it.
+
     Raises OSError: the kernel refuses one of them, for example as another program is attached exclusively; then none
     is attached.
     """
 
-    def __init__(self, programs: Mapping[str, int], root: Path) -> None:
+    def __init__(self, programs: Mapping[str, int], root: Path,
+                 attach: Callable[[Sequence[int], int], list[int]] | None = None) -> None:
         self._links = ExitStack()
         directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if attach is not None:
+                for link in attach([programs[name] for name in OWNER_PROGRAMS], directory):
+                    self._links.callback(os.close, link)
+                return
             for name, (_, attach_type) in OWNER_PROGRAMS.items():
                 self._links.callback(os.close, bpf.link_create_cgroup(programs[name], directory, attach_type))
         except OSError:
@@ -228,6 +237,17 @@ def _pair_kernels(keys: npt.NDArray[np.void], owners: Ids) -> None:
     if len(coming):
         left, come = (_rows(conversations_of(keys, some)[0]) for some in (leaving, coming))
         owners[coming[np.isin(come, left)]] = KERNEL
+
+
+def _name_refusals(keys: npt.NDArray[np.void], counters: npt.NDArray[np.void], owners: Ids) -> None:
+    """Resets that leave, with nothing else in their flow and of no socket, are the kernel's answer for a port that
+    nobody listens at, not the scanner's, whose socket may be known too when it is in a container of this host."""
+    some = np.flatnonzero((owners == NO_OWNER) & (keys["direction"] == np.uint8(Direction.EGRESS))
+                          & (keys["protocol"] == np.uint8(Protocol.TCP)) & (keys["kind"] == np.uint8(Kind.FLOW)))
+    if len(some):
+        seen = counters["tcp_bit_seen"][some].astype(np.bool_)
+        others = seen[:, [int(bit).bit_length() - 1 for bit in (TcpBits.FIN, TcpBits.SYN, TcpBits.PSH)]].any(axis=1)
+        owners[some[seen[:, int(TcpBits.RST).bit_length() - 1] & ~others]] = KERNEL
 
 
 def _pair_echoes(keys: npt.NDArray[np.void], owners: Ids) -> None:
@@ -398,7 +418,7 @@ class Veths:
 class BegunScan(NamedTuple):
     """A scan that runs, and when it began."""
 
-    scan: Scan
+    scan: Scan | HelpersScan
     began_s: float
 
     def close(self) -> None:
@@ -406,10 +426,10 @@ class BegunScan(NamedTuple):
         self.scan.close()
 
 
-def begin_scan(clock: Callable[[], float] = time.monotonic) -> BegunScan | None:
+def begin_scan(clock: Callable[[], float] = time.monotonic, rights: Rights | None = None) -> BegunScan | None:
     """Start a scan while the programs are compiled; None: there is no process for it now."""
     try:
-        return BegunScan(Scan(), clock())
+        return BegunScan(Scan() if rights is None else rights.scan(), clock())
     except OSError:
         return None
 
@@ -428,13 +448,13 @@ class SocketScans:
     """
 
     def __init__(self, book: OwnerBook, clock: Callable[[], float],
-                 scan: Callable[[], Scan] = partial(Scan, nice=_SCAN_NICE),  # noqa: B008 - it keeps nothing
+                 scan: Callable[[], Scan | HelpersScan] = partial(Scan, nice=_SCAN_NICE),  # noqa: B008 - it keeps nothing
                  first: BegunScan | None = None) -> None:
         self._book = book
         self._clock = clock
         self._scan = scan
         self._first = first
-        self._current: Scan | None = None
+        self._current: Scan | HelpersScan | None = None
         self._asked = threading.Event()
         self._ending = threading.Event()
         self.last: Scanned | None = None
@@ -487,6 +507,12 @@ class SocketScans:
         self._thread.join()
 
 
+def _translations(clock: Callable[[], float], rights: Rights | None) -> Translations:
+    if rights is None:
+        return Translations(clock)
+    return Translations(clock, events=rights.translation_events, begin=rights.begin_translations)
+
+
 class FlowOwners:
     """Finds the owners of flows that were drained. Threads look for sockets, and read what /proc says of processes.
 
@@ -497,6 +523,7 @@ class FlowOwners:
         clock: seconds, monotonic.
         root: where cgroup v2 is mounted; None: where /proc says, else by a mount of its own.
         first: a scan of sockets that runs already.
+        rights: what helpers do for this process; None: it does it.
 
     Attributes:
         refused: why the hooks are not attached; "": they are.
@@ -505,15 +532,19 @@ class FlowOwners:
 
     def __init__(self, program: FlowProgram, route: RouteSocket, *, nat: bool = True,
                  clock: Callable[[], float] = time.monotonic, root: Path | None = None,
-                 first: BegunScan | None = None) -> None:
+                 first: BegunScan | None = None, rights: Rights | None = None) -> None:
+        self._rights = rights
+        if rights is not None:
+            root = root or rights.cgroup_root
         root = root or cgroup2_root() or detached_root()
         self._clock = clock
         self._addresses = LocalAddresses(route, clock)
         self._veths = Veths(Links(route), clock)
         self._sought: dict[tuple[int, ...], float] = {}
-        self._containers = ContainerNames(clock=clock)
-        self._book = OwnerBook(CgroupPaths(root), clock=clock, containers=self._containers)
-        self._apart = Apart(clock, Translations(clock) if nat else None)
+        self._containers = ContainerNames(rights, clock=clock)
+        self._book = OwnerBook(CgroupPaths(root), clock=clock, containers=self._containers,
+                               read_life=None if rights is None else rights.read_life)
+        self._apart = Apart(clock, _translations(clock, rights) if nat else None)
         self._hooks: OwnerHooks | None = None
         self._partial = False
         self._notes: ProcessNotes | None = None
@@ -524,7 +555,8 @@ class FlowOwners:
             self._attach(program, root)
         self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of,
                                        self._addresses.knew)
-        self._scans = SocketScans(self._book, clock, first=first)
+        scan = partial(Scan if rights is None else rights.scan, nice=_SCAN_NICE)
+        self._scans = SocketScans(self._book, clock, scan, first)
         self._ending_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
         self._thread.start()
@@ -535,7 +567,8 @@ class FlowOwners:
             self.refused = "cgroup v2 is not mounted, and cannot be"
             return
         try:
-            self._hooks = OwnerHooks(program.programs, root)
+            self._hooks = OwnerHooks(program.programs, root,
+                                     None if self._rights is None else self._rights.attach_owners)
             self._partial = not is_whole(root)
         except OSError as error:
             self.refused = f"{root}: {_exclusive(root) or error.strerror or error}"
@@ -569,6 +602,7 @@ class FlowOwners:
             self._split_sent(owners, cookies, sent)
         _pair_forwarded(keys, owners, sent)
         _pair_kernels(keys, owners)
+        _name_refusals(keys, counters, owners)
         whole = (keys["kind"] == np.uint8(Kind.FLOW)) | (keys["tunnel"] == np.uint8(Tunnel.IPSEC))  # or decrypted
         left = np.flatnonzero((owners == NO_OWNER) & whole)
         if len(left):

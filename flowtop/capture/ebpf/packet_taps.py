@@ -5,26 +5,24 @@ Any thread may request packets; the capture's thread attaches and detaches the p
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.check import RING_OCTETS, try_ring_buffer
-from flowtop.capture.ebpf.compiler import Build, decap_flags
-from flowtop.capture.ebpf.loader import PACKET_MAPS, PACKET_PROGRAMS
 from flowtop.capture.ebpf.packet_owners import PacketOwners
+from flowtop.capture.ebpf.packet_programs import RING_OCTETS, build_programs
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.ring import Ring
 from flowtop.capture.ebpf.totals import possible_cpus
 from flowtop.capture.packets.frames import gather
-from flowtop.errors import EXIT_UNAVAILABLE, FlowtopError
+from flowtop.errors import FlowtopError
 from flowtop.model.kinds import Direction, Layer
 from flowtop.model.packets import PacketBatch, PacketInterface, PacketLosses, PacketRequest
 from flowtop.model.record import FLOW_KEY_DTYPE
@@ -35,7 +33,6 @@ RECORD_DTYPE = np.dtype([("key", FLOW_KEY_DTYPE), ("time_ns", "u8"), ("wire", "u
 LOSSES_DTYPE = np.dtype([("dropped", "u8"), ("capped", "u8")])
 """struct packet_losses."""
 
-_RING_PAGE = 4096
 _POLL_S = 0.02
 _LOSSES_EVERY = 25
 """Reads of the ring buffer between two reads of the loss counters."""
@@ -43,18 +40,17 @@ _LINK_TYPES = {Layer.ETHERNET: 1, Layer.IP: 101}
 """LINKTYPE_ETHERNET, LINKTYPE_RAW."""
 
 
-def require_ring_buffers() -> None:
-    """Raises FlowtopError (EXIT_UNAVAILABLE) if this kernel has no ring buffers."""
-    try:
-        try_ring_buffer()
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            return  # later calls report permissions and other faults
-        raise FlowtopError("this kernel has no ring buffers, which writing packets needs",
-                           hint="Linux 5.8 or later is needed to write packets", exit_code=EXIT_UNAVAILABLE) from error
+class Building(Protocol):
+    """Programs that are being compiled: compiler.Build, or a helper's."""
+
+    def result(self) -> tuple[dict[str, int], dict[str, int]]:
+        """See compiler.Build.result."""
+
+    def close(self) -> None:
+        """See compiler.Build.close."""
 
 
-def build_programs(request: PacketRequest, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> Build:
+def build_for(request: PacketRequest, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> Building:
     """Start compiling the programs for a request. Raises FlowtopError like `require_ring_buffers`.
 
     Args:
@@ -62,15 +58,8 @@ def build_programs(request: PacketRequest, *, decap: bool = False, tunnel_ports:
         decap: packets in tunnels belong to their inner flow.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
     """
-    require_ring_buffers()
-    cflags = [f"-DFLOW_SNAP={request.snap}", f"-DFLOW_RING_PAGES={RING_OCTETS // _RING_PAGE}",
-              *decap_flags(decap, tunnel_ports)]
-    if request.per_flow:
-        cflags.append(f"-DFLOW_SHARE={request.per_flow}ULL")
-    if request.expression:
-        cflags.append(f"-DFLOW_FILTER(key)={request.expression}")
-    return Build("packets.bpf.c", cflags, PACKET_PROGRAMS, PACKET_MAPS,
-                 (f"a ring buffer of {RING_OCTETS >> 20} MiB", "raise the memory limit"))
+    return build_programs(snap=request.snap, per_flow=request.per_flow, expression=request.expression, decap=decap,
+                          tunnel_ports=tunnel_ports)
 
 
 class PacketTap:
@@ -191,18 +180,20 @@ class PacketTaps:
         settle: waits until all running programs have returned.
         decap: packets in tunnels belong to their inner flow.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
+        build: `build_for`, or a helper's.
     """
 
     def __init__(self, clock_ns: Callable[[], int], wake: Callable[[], None], settle: Callable[[], None], *,
-                 decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> None:
+                 decap: bool = False, tunnel_ports: TunnelPorts | None = None,
+                 build: Callable[..., Building] | None = None) -> None:
         self._clock_ns = clock_ns
         self._wake = wake
         self._settle = settle
-        self._build_programs = partial(build_programs, decap=decap, tunnel_ports=tunnel_ports)
+        self._build_programs = partial(build or build_for, decap=decap, tunnel_ports=tunnel_ports)
         self._requesting = threading.Lock()
         self._changes = threading.Condition()
         self._owners: PacketOwners | None = None
-        self._early: tuple[PacketRequest, Build] | None = None
+        self._early: tuple[PacketRequest, Building] | None = None
         self._open = False
         self._closed = False
         self._requested: PacketTap | None = None
@@ -224,7 +215,7 @@ class PacketTaps:
             else:  # compile in parallel with the counting programs
                 self._early = request, self._build_programs(request)
 
-    def _tap(self, request: PacketRequest, build: Build) -> PacketTap:
+    def _tap(self, request: PacketRequest, build: Building) -> PacketTap:
         tap = PacketTap(request, build.result(), possible_cpus(), self._clock_ns, owners=self._owners)
         tap.start()
         return tap

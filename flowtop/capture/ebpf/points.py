@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from flowtop.capture.ebpf import start
-from flowtop.capture.ebpf.attach import Attacher, Attachment, UnseenDirectionError, unobserved
+from flowtop.capture.ebpf.attach import Attacher, Attachment, UnseenDirectionError
 from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.netlink import DumpInterruptedError
 from flowtop.capture.ebpf.totals import UNASSIGNED, Totals
@@ -26,6 +26,17 @@ _MOST_MOVES = 3
 """How often flowtop goes before the programs of others on one interface: another one may want to be first too."""
 _MOST_INSPECTED = 32
 """Interfaces whose programs are listed at one drain."""
+
+
+def unobserved(interface: str, unseen: Mapping[Direction, str]) -> list[Unobserved]:
+    """What of an interface is not observed: a direction each, or once that it is not, if both are unseen.
+
+    Args:
+        unseen: directions that cannot be observed, and why.
+    """
+    if set(unseen) == set(Direction):
+        return [Unobserved(interface, "; ".join(dict.fromkeys(unseen[direction] for direction in Direction)))]
+    return [Unobserved(interface, reason, direction) for direction, reason in unseen.items()]
 
 
 class Companion(Protocol):

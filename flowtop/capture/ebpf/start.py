@@ -113,9 +113,9 @@ def limits_raised(release: tuple[int, int]) -> Iterator[None]:
 
 SPARE_FILES = 10
 """Files that are open for a moment while flowtop runs: of /proc, pipes to a child, netlink, an export's connection."""
-_OTHER_FILES = 11
-"""Two sockets of netlink, one eventfd, two maps to wait with, the pipe from a list of sockets, mappings of a ring
-buffer, and what a screen has open: also without one, so that the limit is one number."""
+_OTHER_FILES = 13
+"""Two sockets of netlink, two of helpers, one eventfd, two maps to wait with, the pipe from a list of sockets, mappings
+of a ring buffer, and what a screen has open: also without one, so that the limit is one number."""
 _OWNER_FILES = 4
 """The root of cgroup v2, where it is not mounted; mappings of a ring buffer, and what ends waiting for it."""
 _PACKET_FILES = 8
@@ -172,13 +172,11 @@ def check_map_entries(map_entries: int) -> None:
                            hint=f"--map-entries takes {MIN_MAP_ENTRIES} to {MAX_MAP_ENTRIES}", exit_code=EXIT_USAGE)
 
 
-def begin(map_entries: int, expression: str = "", *, decap: bool = False,
-          tunnel_ports: TunnelPorts | None = None, owners: bool = False, names: bool = False,
-          packets: bool = False, exports: int = 0) -> Compilation:
-    """Start compiling with the capture filter `expression`, `decap`, `tunnel_ports`, `owners` and `names` (see
-    Compilation). The caller has to close it.
+def prepare(map_entries: int, *, owners: bool, names: bool, packets: bool = False, exports: int = 0) -> None:
+    """Check what capturing needs, and raise limits of this process, which children inherit.
 
     Args:
+        map_entries, owners, names: as for `begin`.
         packets: some are written from the start.
         exports: how many begin with the capture.
 
@@ -188,12 +186,26 @@ def begin(map_entries: int, expression: str = "", *, decap: bool = False,
     """
     check_map_entries(map_entries)
     require()
-    release = kernel_release()
-    raise_memory_lock(release)  # the child inherits it
+    raise_memory_lock(kernel_release())
     raise_open_files()
     try:  # now: later it would be a matter of chance who of several threads meets the limit
         try_files(most_files(owners=owners, names=names, packets=packets, exports=exports))
     except OSError as error:
         raise host_fault("cannot capture", error) or error from error
-    return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, expression=expression,
-                       decap=decap, tunnel_ports=tunnel_ports, owners=owners, names=names)
+
+
+def begin(map_entries: int, expression: str = "", *, decap: bool = False,
+          tunnel_ports: TunnelPorts | None = None, owners: bool = False, names: bool = False,
+          packets: bool = False, exports: int = 0) -> Compilation:
+    """Start compiling with the capture filter `expression`, `decap`, `tunnel_ports`, `owners` and `names` (see
+    Compilation). The caller has to close it.
+
+    Args:
+        packets, exports: see `prepare`.
+
+    Raises:
+        FlowtopError: as `prepare`.
+    """
+    prepare(map_entries, owners=owners, names=names, packets=packets, exports=exports)
+    return Compilation(map_entries=map_entries, coarse_clock=kernel_release() >= COARSE_CLOCK_KERNEL,
+                       expression=expression, decap=decap, tunnel_ports=tunnel_ports, owners=owners, names=names)

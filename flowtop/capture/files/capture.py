@@ -163,7 +163,7 @@ class FileConfig:
         path: path of the file, or "-" for standard input.
         tick_s: length of a tick in file time; None: one tick for the whole file.
         speed: replay this many times as fast as recorded; None: as fast as possible.
-        descriptor: file descriptor for "-", if not standard input.
+        descriptor: of the file, if it is open already; the caller closes it.
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         collect: of a capture count the flows in its export messages, not its packets.

@@ -42,12 +42,31 @@ class DamagedError(Exception):
     """The file is damaged; str() is text that follows the file's name."""
 
 
+def open_capture(path: str) -> int:
+    """A descriptor to read the file from; "-": that of standard input. Raises FlowtopError."""
+    if path == "-":
+        if sys.stdin is None:
+            raise FlowtopError("standard input is closed", hint="-r - reads from it", exit_code=EXIT_NO_INPUT)
+        return sys.stdin.fileno()
+    try:
+        # Without O_NONBLOCK, opening a named pipe without a writer would block, also for signals.
+        descriptor = os.open(Path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
+        return descriptor
+    except OSError as error:
+        raise FlowtopError(f"cannot read {path}: {(error.strerror or str(error)).lower()}",
+                           hint=limit_hint(str(error)) or "specify a readable capture file",
+                           exit_code=EXIT_NO_INPUT) from error
+    except ValueError as error:  # a NUL in the name
+        raise FlowtopError(f"cannot read {path!r}: {error}", exit_code=EXIT_NO_INPUT) from error
+
+
 class OctetStream:
     """Reads a file in large pieces, with bounded memory.
 
     Args:
         path: path of the file, or "-" for standard input.
-        descriptor: file descriptor for "-", if not standard input; the caller closes it.
+        descriptor: of the file, if it is open already; the caller closes it.
         room: size of the buffer in octets.
 
     Attributes:
@@ -70,30 +89,14 @@ class OctetStream:
         self._room = room
         self._unzip: _Unzip | None = None
         self._damage: DamagedError | None = None
-        self._descriptor, self._owned = self._open(path) if descriptor is None else (descriptor, False)
+        self._owned = descriptor is None and path != "-"
+        self._descriptor = open_capture(path) if descriptor is None else descriptor
         status = os.fstat(self._descriptor)
         if stat.S_ISDIR(status.st_mode):
             self.close()
             raise FlowtopError(f"cannot read {self.name}: it is a directory", hint="specify a capture file",
                                exit_code=EXIT_NO_INPUT)
         self.octets_total = status.st_size if stat.S_ISREG(status.st_mode) else None
-
-    def _open(self, path: str) -> tuple[int, bool]:
-        if path == "-":
-            if sys.stdin is None:
-                raise FlowtopError("standard input is closed", hint="-r - reads from it", exit_code=EXIT_NO_INPUT)
-            return sys.stdin.fileno(), False
-        try:
-            # Without O_NONBLOCK, opening a named pipe without a writer would block, also for signals.
-            descriptor = os.open(Path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            os.set_blocking(descriptor, True)
-            return descriptor, True
-        except OSError as error:
-            raise FlowtopError(f"cannot read {path}: {(error.strerror or str(error)).lower()}",
-                               hint=limit_hint(str(error)) or "specify a readable capture file",
-                               exit_code=EXIT_NO_INPUT) from error
-        except ValueError as error:  # a NUL in the name
-            raise FlowtopError(f"cannot read {path!r}: {error}", exit_code=EXIT_NO_INPUT) from error
 
     def fileno(self) -> int:
         """File descriptor to wait on: a pipe may have no data for long."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import fcntl
-import io
 import os
 import select
 import socket
@@ -30,6 +28,7 @@ from flowtop.export.url import ExportUrl
 from flowtop.fields.records import flow_names, plain_records
 from flowtop.files import open_output
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
+from flowtop.text.csv_lines import CsvLines
 from flowtop.wire.file_details import ROOM_OCTETS, Checksums, session_details, time_window
 from flowtop.wire.flow_templates import flow_templates
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS
@@ -156,7 +155,7 @@ class Csv:
 
     def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """The header line."""
-        return [",".join(flow_names()).encode() + b"\n"]
+        return [CsvLines(flow_names()).header().encode()]
 
     def arranged(self, records: FlowRecords) -> FlowRecords:
         """See FileFormat."""
@@ -164,15 +163,8 @@ class Csv:
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """One line per record."""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, flow_names(), lineterminator="\n")
-        lines = []
-        for record in plain_records(records, context.metering().lookups):
-            writer.writerow(record)
-            lines.append(out.getvalue().encode())
-            out.seek(0)
-            out.truncate()
-        return lines
+        lines = CsvLines(flow_names())
+        return [lines.line(record).encode() for record in plain_records(records, context.metering().lookups)]
 
     def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """Return no octets."""
@@ -236,7 +228,7 @@ class FileTransport:
 
     Args:
         url: of kind file, jsonl or csv.
-        owner: user and group that new files are given to; None: unchanged.
+        owner: user and group as whom files are opened, see files.open_output; None: as this process.
         output: the file for `-`; None: file descriptor 1.
         agent: for JSON, see JsonLines.
     """

@@ -40,7 +40,7 @@ class ParquetTransport:
 
     Args:
         url: of kind parquet.
-        owner: user and group that new files are given to; None: unchanged.
+        owner: user and group as whom files are opened, see files.open_output; None: as this process.
         most_records: of a file.
     """
 
@@ -131,7 +131,7 @@ class ParquetTransport:
                     os.fsync(output.descriptor)
         except OSError:
             with suppress(OSError):
-                undo_output(output, identity, self._path)
+                undo_output(output, identity, self._path, self._owner)
             raise
         context.wrote(self._count, len(octets))
         self._octets, self._written = len(octets), True

@@ -83,9 +83,13 @@ class FilterController:
 
     def action_clear_filter(self) -> None:
         """List all flows; the filter stays in the history."""
+        self.return_to(None)
+
+    def return_to(self, before: Filter | None) -> None:
+        """List what was listed before the filter was set, which stays in the history."""
         if self._questions.filter is not None:
             remember(self._history, self._questions.filter.text)
-        self.filter_by(None)
+        self.filter_by(before)
 
     def replace(self, new: Filter) -> None:
         """List other flows; the filter of before stays in the history."""

@@ -117,6 +117,19 @@ class GroupsController:
         """Another view comes on screen, with these groups open."""
         self._biflow, self._steps, self._before = groups.biflow, list(groups.steps), groups.before
 
+    @property
+    def outside(self) -> Query | None:
+        """The list that the innermost open group was opened in; None: no group is open."""
+        return self._steps[-1].before if self._steps else None
+
+    @property
+    def whole(self) -> Query:
+        """The view's own list, as it was before its groups were opened or its flows grouped otherwise."""
+        choice = self._questions.choice
+        if self._before is not None:
+            return self._before[0]
+        return self._steps[0].before if self._steps else choice
+
     def _remember(self) -> None:
         """The view's own list, before its rows become others."""
         if not self._steps and self._at_home:

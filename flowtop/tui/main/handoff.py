@@ -76,12 +76,12 @@ class HandOffController:
         self._exports = exports
         self._packets = packets
         self._picture = picture
-        self._bundles = BundleMaker(view, packets, self._flows_of, lambda: self._file_has_ended)
+        self._bundles = BundleMaker(view, packets, lambda: self._file_has_ended)
         self._looks = looks
         self._clock = clock
         self.arrangement = looks.columns
         self.greets = looks.greet
-        self._keeping = asyncio.Lock()
+        self._keeping, self._asking = asyncio.Lock(), asyncio.Lock()
         self._pace = Pace(clock.monotonic)
         self._export_urls: list[str] = []
         self._awaited: tuple[Query, asyncio.Future[Page]] | None = None
@@ -119,9 +119,11 @@ class HandOffController:
             self._view.say(f"one bundle at a time: {self._bundles.busy} is being filled")
         elif self._known(subject):
             picture, name = self._picture(), self._file_name("")
+            flows = asyncio.ensure_future(self._flows_of(compile_filter(subject.whole)))  # some end meanwhile
+            flows.add_done_callback(lambda done: None if done.cancelled() else done.exception())  # nobody may ask
 
             async def begin(path: Path) -> str:
-                return await self._bundles.begin(path, subject, picture)
+                return await self._bundles.begin(path, subject, flows, picture)
 
             self._view.app.push_screen(WriteScreen(
                 name, begin, self._view.say, title=f"a bundle of this {subject.what}, in a new directory", suffixes=(),
@@ -165,6 +167,10 @@ class HandOffController:
 
     async def _all_rows(self, of: Callable[[Query], Query]) -> Page:
         """All rows of a query, made from that of the list as it is now: the order on view, beyond what is in view."""
+        async with self._asking:
+            return await self._all_rows_now(of)
+
+    async def _all_rows_now(self, of: Callable[[Query], Query]) -> Page:
         asked = self._questions.asked
         if asked is None:
             raise FlowtopError("no flows yet", hint="wait for the first ones")

@@ -29,6 +29,8 @@ _WINDOW_WORDS: dict[Window, str] = {"tick": "the last tick", "10s": "the last 10
 
 COMPARE_S = 120.0
 """How far back the moment is that one compares with, unless there is a mark."""
+WINDOW_S = 10.0
+"""Of the rates that are compared."""
 CHANGE = "change"
 COMPARED = frozenset({CHANGE, "trend"})
 """Columns that say what a comparison found."""
@@ -207,16 +209,16 @@ class ListController:
     def sortable(self) -> dict[str, Column]:
         """Columns to sort by, also those without room now: the sorted column gets some."""
         newest, choice = self._questions.newest, self._questions.choice
-        columns = columns_of(choice)
+        columns = {id_: column for id_, column in columns_of(choice).items() if column.sort}
         if newest is None:
-            return dict(columns)
+            return columns
         offered = offered_columns(replace(newest, query=choice))
         return {id_: column for id_, column in columns.items() if id_ in offered or id_ == self._questions.sort}
 
     def sort_by(self, column_id: str) -> None:
         """Sort by the column with this id, in its usual direction."""
         column = columns_of(self._questions.choice).get(column_id)
-        if column is not None:
+        if column is not None and column.sort:
             self._questions.order_by(column_id, descending=column.descending_first)
         self._view.changed()
 
@@ -235,6 +237,8 @@ class ListController:
             self._view.say("this is the newest tick: [ goes back")
         elif not self._questions.step(ticks):
             self._view.say(self._step_limit(ticks))
+        else:
+            self._compare_earlier()
         self._view.changed()
 
     def action_step_minutes(self, minutes: int) -> None:
@@ -264,24 +268,46 @@ class ListController:
     def action_compare(self) -> None:
         """Compare with the mark, or with two minutes ago: what appeared, is gone, grew, shrank; or no longer."""
         questions = self._questions
-        newest = questions.newest
         if questions.choice.compare is not None:
-            questions.compare(None)
-            if questions.sort == CHANGE and self._order_before is not None:
-                questions.order_by(self._order_before[0], descending=self._order_before[1])
+            self._end_comparison()
             self._view.changed()
             return
-        kept = None if newest is None else newest.kept
-        if kept is None or kept.first_tick == kept.last_tick:
-            self._view.say("there is no past yet to compare with")
+        moment = self._moment()
+        if isinstance(moment, str):
+            self._view.say(moment)
             return
-        back = round(COMPARE_S * (kept.last_tick - kept.first_tick) / kept.seconds) if kept.seconds else 1
-        tick = kept.last_tick - max(1, back) if self._mark_tick is None else self._mark_tick
         self._order_before = questions.sort, questions.descending
-        questions.compare(max(kept.first_tick, tick))
+        questions.compare(moment)
         questions.order_by(CHANGE, descending=True)
         self._view.say("compared: appeared, gone, grew, shrank since then; d ends it")
         self._view.changed()
+
+    def _end_comparison(self) -> None:
+        questions = self._questions
+        questions.compare(None)
+        if questions.sort == CHANGE and self._order_before is not None:
+            questions.order_by(self._order_before[0], descending=self._order_before[1])
+
+    def _moment(self) -> int | str:
+        """The tick to compare with, before the one on view; or why there is none."""
+        newest, at = self._questions.newest, self._questions.choice.at
+        if newest is None or newest.kept is None:
+            return "there is no past yet to compare with"
+        shown = self._view.page if self._questions.paused else newest
+        tick = at if at is not None else newest.tick if shown is None else shown.tick
+        return moment_before(tick, newest, self._mark_tick)
+
+    def _compare_earlier(self) -> None:
+        """What is on view is compared with a moment before it, also after a step back."""
+        choice = self._questions.choice
+        if choice.compare is None or choice.at is None or choice.compare < choice.at:
+            return
+        moment = self._moment()
+        if isinstance(moment, str):
+            self._end_comparison()
+            self._view.say(f"no longer compared: {moment}")
+        else:
+            self._questions.compare(moment)
 
     def _step_limit(self, ticks: int) -> str:
         newest = self._questions.newest
@@ -359,6 +385,28 @@ class ListController:
             return then
         kept_s = max(newest.kept.seconds, pause.seconds)  # at the border they differ by how they are measured
         return f"−{units.duration(pause.seconds)} of {units.duration(kept_s)} kept, {then}"
+
+
+def moment_before(tick: int, newest: Page, mark: int | None = None) -> int | str:
+    """The tick to compare a tick with; or why there is none.
+
+    It is that of the mark, else the one COMPARE_S before; as far as the past reaches, and no sooner after the start
+    than rates over 10 s are over 10 s: what came in the first moments would look like much.
+
+    Args:
+        newest: the page of now.
+        mark: when the mark was set, if it is.
+    """
+    kept = newest.kept
+    if kept is None or kept.first_tick == kept.last_tick:
+        return "there is no past yet to compare with"
+    tick_s = max(kept.seconds / (kept.last_tick - kept.first_tick), 1e-3)
+    settled = kept.last_tick - int((newest.uptime_s - WINDOW_S) / tick_s + 1e-6)
+    if settled >= tick:
+        return f"too early to compare: rates over 10 s need {WINDOW_S:.0f} s"
+    found = tick - max(1, round(COMPARE_S / tick_s)) if mark is None or mark >= tick else mark
+    found = max(found, settled, kept.first_tick)
+    return found if found < tick else "nothing before this moment is kept"
 
 
 def reading_text(source: SourceState) -> str:

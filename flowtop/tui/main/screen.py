@@ -104,7 +104,8 @@ class MainScreen(Screen[None]):
                                        sparks=sparks, glyphs=glyphs, clock=clock)
         if packets is not None:
             packets.names = self.filter.known_hosts
-        self.views = ViewsController(self, self.viewport, self.questions, self.groups, (*VIEWS, *more_views))
+        self.views = ViewsController(self, self.viewport, self.questions, self.groups, (*VIEWS, *more_views),
+                                     self.filter.action_clear_filter)
         self.trouble = TroubleController(self, self.questions, self.views, self.filter)
         self._controllers = self.list, self.handoff, self.filter, self.groups, self.views, self.trouble
         for controller in self._controllers:
@@ -146,9 +147,19 @@ class MainScreen(Screen[None]):
             return False
         return super().check_action(action, parameters)
 
-    def action_clear_cursor(self) -> None:
-        """No cursor; before that, no hint of the first run."""
-        if not self.handoff.dismiss_welcome():
+    def action_step_out(self) -> None:
+        """One step: the hint of the first run, a cursor that is followed, the filter that was set here, the open group,
+        other rows than the view's, the cursor."""
+        questions, outside = self.questions, self.groups.outside
+        if self.handoff.dismiss_welcome():
+            return
+        if self.viewport.follow:
+            self.list.clear_cursor()
+        elif questions.filter is not None and (outside is None or outside.filter != questions.filter):
+            self.filter.return_to(None if outside is None else outside.filter)
+        elif self.groups.leads_back or self.viewport.anchor is None:
+            self.groups.action_back()
+        else:
             self.list.clear_cursor()
 
     def action_help(self) -> None:
@@ -307,7 +318,7 @@ class MainScreen(Screen[None]):
         row = cursor or (rows[0] if rows else None)
         return Situation(
             row="" if row is None else "group" if row.group else "flow", inside=self.groups.leads_back,
-            filtered=self.questions.filter is not None, past=self.questions.paused,
+            filtered=self.questions.filter is not None, whole=self.views.digit, past=self.questions.paused,
             compared=self.questions.choice.compare is not None, trouble=bool(self.trouble.found()))
 
     def _welcome(self) -> Hints:

@@ -61,7 +61,8 @@ class TroubleController:
         if trouble.sort:
             self._questions.order_by(trouble.sort, descending=True)
         over = "; flows may have left since: ( shows a minute ago" if trouble.within_s else ""
-        self._view.say(f"{trouble.text}{over}; \\ clears the filter")
+        others = f"; a: the next of {len(found)}" if len(found) > 1 else ""
+        self._view.say(f"{trouble.text}{over}; \\ clears the filter{others}")
         self._view.changed()
 
     def _lists(self, trouble: Trouble) -> bool:

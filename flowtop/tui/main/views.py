@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flowtop.fields.arrangement import Arrangement
@@ -37,17 +37,19 @@ class ViewsController:
         questions: the query.
         groups: what rows are; its way out of the outermost list leads to the view's own rows.
         views: in the order of their digits.
+        clear_filter: lists all flows; the filter stays in the history.
 
     Attributes:
         current: the view on screen.
     """
 
     def __init__(self, view: View, viewport: Viewport, questions: Questions, groups: GroupsController,
-                 views: Sequence[ListView]) -> None:
+                 views: Sequence[ListView], clear_filter: Callable[[], None]) -> None:
         self._view = view
         self._viewport = viewport
         self._questions = questions
         self._groups = groups
+        self._clear_filter = clear_filter
         self.views = tuple(views)
         self.current = view_of(questions.choice, views) or views[0]
         self._left: dict[str, _Left] = {}
@@ -63,18 +65,21 @@ class ViewsController:
                      for number, view in enumerate(self.views, 1))
 
     def action_view(self, number: int) -> None:
-        """The view with this digit; the one on screen: its whole list again."""
+        """The view with this digit; the one on screen: its whole list again, from the top, without a filter."""
         if not 1 <= number <= len(self.views):
             self._view.say(f"no view has the digit {number}: [views.NAME] in the settings file adds one")
             return
         self.show(self.views[number - 1])
 
     def show(self, chosen: ListView) -> None:
-        """Show a view."""
+        """Show a view; the one on screen: its whole list, from the top."""
         if chosen is self.current:
+            whole = self._groups.whole
             self._groups.enter(OpenGroups(chosen.biflow))
-            choice = self._questions.choice
-            self._questions.turn_to(choice if chosen.lists(choice) else chosen.query, START)
+            self._questions.turn_to(whole if chosen.lists(whole) else chosen.query, START)
+            self._viewport.clear_cursor()
+            self._viewport.scroll(-self._viewport.top)
+            self._clear_filter()
         else:
             self._left[self.current.id] = _Left(self._questions.choice, self._viewport.place, self._groups.leave())
             self.current = chosen
@@ -85,6 +90,12 @@ class ViewsController:
         if chosen.of_owners and page is not None and page.owners is None:
             self._view.say("owners of flows are not known here: they are those of this host, with --owners on")
         self._view.changed()
+
+    @property
+    def digit(self) -> str:
+        """The key of the view on screen; "" when it has none."""
+        number = self.views.index(self.current) + 1
+        return str(number) if number <= MOST_DIGITS else ""
 
     def action_interfaces(self) -> None:
         """What sFlow agents count at their interfaces; of this host, the view of interfaces."""

@@ -19,7 +19,7 @@ from flowtop.query.layout import arranged
 from flowtop.tui import theme
 from flowtop.tui.keys import COLUMN_KEYS, bindings
 from flowtop.tui.line import Part, justify
-from flowtop.tui.panels.frame import FullTexts, choosing_frame
+from flowtop.tui.panels.frame import FullTexts, beyond, choosing_frame
 from flowtop.tui.widgets.lines import Lines
 
 LEAST_FLEXIBLE = 7
@@ -52,7 +52,7 @@ class ColumnsScreen(ModalScreen[None]):
         self._at = 0
         self._lines = Lines(self._list)
         self._full = Lines(self._full_text)
-        self._hints = Lines(_hint_lines)
+        self._hints = Lines(self._hint_lines)
 
     def compose(self) -> ComposeResult:
         """A line a column, what the chosen one shows, and the keys."""
@@ -75,8 +75,8 @@ class ColumnsScreen(ModalScreen[None]):
     def action_move(self, lines: int) -> None:
         """Cursor."""
         self._at = max(0, min(self._at + lines, len(self.columns) - 1))
-        self._lines.again()
-        self._full.again()
+        for part in (self._lines, self._full, self._hints):
+            part.again()
 
     def action_page(self, pages: int) -> None:
         """Cursor by as many columns as are in view."""
@@ -129,8 +129,8 @@ class ColumnsScreen(ModalScreen[None]):
     def _take(self, arrangement: Arrangement) -> None:
         self.arrangement = arrangement
         self._change(arrangement)
-        self._lines.again()
-        self._full.again()
+        for part in (self._lines, self._full, self._hints):
+            part.again()
 
     # ---- painting
 
@@ -163,13 +163,11 @@ class ColumnsScreen(ModalScreen[None]):
             lines.append(justify([Part(text.ljust(width - 2), style)], [], width))
         return lines
 
+    def _hint_lines(self, width: int) -> list[Strip]:
+        parts = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL,
+                      rank=0 if hint == "close" else index + 1) for index, (cap, hint) in enumerate(_HINTS)]
+        return [justify(parts, [beyond(self._first(), self._room(), len(self.columns))], width)]
+
 
 def _mode(chosen: Arrangement, column_id: str) -> str:
     return NEVER if column_id in chosen.hidden else ALWAYS if column_id in chosen.shown else AUTO
-
-
-def _hint_lines(width: int) -> list[Strip]:
-    parts = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL,
-                  rank=0 if hint == "close" else index + 1)
-             for index, (cap, hint) in enumerate(_HINTS)]
-    return [justify(parts, [], width)]

@@ -29,7 +29,7 @@ from flowtop.text.names import NUMBERS
 from flowtop.tui import theme
 from flowtop.tui.keys import DETAIL_KEYS, bindings
 from flowtop.tui.line import Part, justify
-from flowtop.tui.panels.frame import scrolling_frame, wrapped
+from flowtop.tui.panels.frame import ScrollingBox, scrolling_frame, wrapped
 from flowtop.tui.state.exports import STATES
 from flowtop.tui.widgets.chart import BRAILLE, Glyphs, chart_lines
 from flowtop.tui.widgets.header import sparkline
@@ -344,8 +344,7 @@ class DetailsScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """A box of lines."""
-        with VerticalScroll() as box:
-            box.can_focus = False
+        with ScrollingBox() as box:
             yield self._lines
             self._head(box)
 

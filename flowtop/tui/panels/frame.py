@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
+from textual.containers import VerticalScroll
 from textual.strip import Strip
 
 from flowtop.tui import theme
@@ -28,6 +30,26 @@ def scrolling_frame(screen: str, width: int) -> str:
     """
 
 
+class ScrollingBox(VerticalScroll):
+    """A box whose border says that more is below, where there is."""
+
+    can_focus = False
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Another part is in view."""
+        super().watch_scroll_y(old_value, new_value)
+        self._say_more()
+
+    def watch_virtual_size(self) -> None:
+        """There is more or less text, or room for it."""
+        self.call_after_refresh(self._say_more)
+
+    def _say_more(self) -> None:
+        text = "PgDn: more below" if self.scroll_y < self.max_scroll_y else ""
+        if self.border_subtitle != text:
+            self.border_subtitle = text
+
+
 def choosing_frame(screen: str) -> str:
     """Style sheet of a screen that is a box at the bottom, for a list to choose from."""
     return f"""
@@ -39,9 +61,24 @@ def choosing_frame(screen: str) -> str:
     """
 
 
+def beyond(first: int, room: int, count: int) -> Part:
+    """How many lines of a list are above and below those in view: `↑ 3 ↓ 12 more`; empty when all are in view."""
+    below = count - first - room
+    parts = [f"↑ {first}"] * (first > 0) + [f"↓ {below}"] * (below > 0)
+    return Part(f"{' '.join(parts)} more" if parts else "", theme.NAME)
+
+
 def wrapped(text: str, width: int) -> list[str]:
     """The text in lines of at most so many cells; nothing of it is lost. One line at least."""
     return textwrap.wrap(text, max(width, 1), break_on_hyphens=False, drop_whitespace=True) or [""]
+
+
+@lru_cache(maxsize=16)
+def _height(texts: tuple[str, ...], width: int, height: int, room: int) -> int:
+    """`FullTexts.height`: asked for with each line that is painted."""
+    if max(map(len, texts), default=0) <= room:
+        return 0
+    return min(max(len(wrapped(text, width - 4)) for text in texts), max(1, height // 3))
 
 
 class FullTexts:
@@ -61,10 +98,7 @@ class FullTexts:
             width, height: of the terminal.
             room: cells that a text has in its line.
         """
-        longest = max(map(len, self._texts), default=0)
-        if longest <= room:
-            return 0
-        return min(max(len(wrapped(text, width - 4)) for text in self._texts), max(1, height // 3))
+        return _height(self._texts, width, height, room)
 
     @staticmethod
     def lines(text: str, width: int, height: int) -> list[Strip]:

@@ -19,7 +19,7 @@ from flowtop.fields.registry import GROUPS
 from flowtop.tui import theme
 from flowtop.tui.keys import GROUP_KEYS, bindings
 from flowtop.tui.line import Part, justify
-from flowtop.tui.panels.frame import FullTexts, choosing_frame
+from flowtop.tui.panels.frame import FullTexts, beyond, choosing_frame
 from flowtop.tui.widgets.lines import Lines
 
 FLOWS, BIFLOWS = "flow", "biflow"
@@ -194,7 +194,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         field = self._ids[self._at]
         if field not in _ROWS and GROUPS[field].choose is not None:
             hints.insert(0, Part("prefix length", label="0–9 / ", label_style=theme.KEY_CAP, style=theme.LABEL))
-        return [justify(hints, [], width)]
+        return [justify(hints, [beyond(self._first(), self._room(), len(self._ids))], width)]
 
 
 def letters(names: Sequence[str], taken: set[str]) -> list[str]:

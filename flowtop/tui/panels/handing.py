@@ -15,6 +15,7 @@ from textual.screen import ModalScreen
 from textual.strip import Strip
 
 from flowtop.text import units
+from flowtop.text.shell import for_shell
 from flowtop.tui import theme
 from flowtop.tui.keys import HAND_OFF_KEYS, bindings
 from flowtop.tui.line import Part, justify
@@ -49,7 +50,8 @@ class HandOffScreen(ModalScreen[None]):
                  makers: Mapping[str, Callable[[Subject], None]]) -> None:
         super().__init__()
         self._subject = subject
-        self._texts = (("filter", subject.filter), ("tcpdump", subject.tcpdump), ("JSON", subject.record))
+        self._texts = (("filter", for_shell(subject.filter)), ("tcpdump", for_shell(subject.tcpdump)),
+                       ("JSON", subject.record))
         self._copy = copy
         self._makers = makers
 

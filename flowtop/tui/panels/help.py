@@ -52,7 +52,7 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("page_up", "page_down"): "One screen up, down",
     ("half_page(-1)", "half_page(1)"): "Half a screen up, down",
     ("first", "last"): "First, last flow",
-    ("clear_cursor",): "Remove the cursor",
+    ("step_out",): "One step out",
     ("edit_filter",): "Filter as you type",
     ("choose_cell(-1)", "choose_cell(1)"): "Select a cell",
     ("filter_by_cell(False)", "filter_by_cell(True)"): "Only, or without, its value",
@@ -173,6 +173,7 @@ class HelpScreen(ModalScreen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._page = 0
+        self._laid_out: tuple[int, int] | None = None
 
     def compose(self) -> ComposeResult:
         """One scrolling text."""
@@ -201,6 +202,9 @@ class HelpScreen(ModalScreen[None]):
             scroll.border_title = ("flowtop help: " if width == WIDTH else "") + "  ".join(
                 f"[b]{page.upper()}[/b]" if at == self._page else page for at, page in enumerate(PAGES))
             scroll.border_subtitle = _SUBTITLE if len(_SUBTITLE) < width else _SHORT_SUBTITLE
+        if self._laid_out == (self._page, width):  # the first size is no other one
+            return
+        self._laid_out = self._page, width
         for text in self.query(Static):
             text.update(make[self._page](width))
 

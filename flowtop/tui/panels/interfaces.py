@@ -18,7 +18,7 @@ from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.keys import INTERFACE_KEYS, bindings
 from flowtop.tui.line import Part, justify
-from flowtop.tui.panels.frame import scrolling_frame
+from flowtop.tui.panels.frame import ScrollingBox, scrolling_frame
 from flowtop.tui.widgets.lines import Lines
 
 MOST = 1_000
@@ -124,8 +124,7 @@ class InterfacesScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """A box of lines."""
-        with VerticalScroll() as box:
-            box.can_focus = False
+        with ScrollingBox() as box:
             box.border_title = "interfaces, as their agents count"
             yield self._lines
 

@@ -18,7 +18,7 @@ from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.keys import SORT_KEYS, bindings
 from flowtop.tui.line import Part, justify
-from flowtop.tui.panels.frame import FullTexts, choosing_frame
+from flowtop.tui.panels.frame import FullTexts, beyond, choosing_frame
 from flowtop.tui.widgets.lines import Lines
 
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in SORT_KEYS if key.hint)
@@ -44,6 +44,7 @@ class SortScreen(ModalScreen[str | None]):
         self._at = next((at for at, column in enumerate(columns) if column.id == sort), 0)
         self._lines = Lines(self._list)
         self._full = Lines(self._full_text)
+        self._hints = Lines(self._hint_lines)
 
     def compose(self) -> ComposeResult:
         """A line a column, what the cursor's one shows, and the keys."""
@@ -51,15 +52,15 @@ class SortScreen(ModalScreen[str | None]):
             box.border_title = "flowtop: sort by"
             yield self._lines
             yield self._full
-            yield Lines(_hint_lines)
+            yield self._hints
 
     # ---- keys
 
     def action_move(self, lines: int) -> None:
         """Cursor."""
         self._at = max(0, min(self._at + lines, len(self._columns) - 1))
-        self._lines.again()
-        self._full.again()
+        for part in (self._lines, self._full, self._hints):
+            part.again()
 
     def action_page(self, pages: int) -> None:
         """Cursor by as many columns as are in view."""
@@ -118,6 +119,12 @@ class SortScreen(ModalScreen[str | None]):
             lines.append(justify([Part(text.ljust(width - 2), style)], [], width))
         return lines
 
+    def _hint_lines(self, width: int) -> list[Strip]:
+        hints = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL,
+                      rank=0 if hint == "close" else number + 1) for number, (cap, hint) in enumerate(_HINTS)]
+        picks = Part("picks", label="a letter ", label_style=theme.KEY_CAP, style=theme.LABEL, rank=1)
+        return [justify([picks, *hints], [beyond(self._first(), self._room(), len(self._columns))], width)]
+
 
 def letters(columns: Sequence[Column]) -> list[str]:
     """A letter for each column, all different: of its header where one is free, small ones first; what is shown first
@@ -128,10 +135,3 @@ def letters(columns: Sequence[Column]) -> list[str]:
         choices = [*small, *(letter.upper() for letter in small), *string.ascii_letters, *string.digits, *"+-*/.,;"]
         taken[at] = next((letter for letter in choices if letter not in taken.values()), " ")
     return [taken[at] for at in range(len(columns))]
-
-
-def _hint_lines(width: int) -> list[Strip]:
-    hints = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL,
-                  rank=0 if hint == "close" else number + 1) for number, (cap, hint) in enumerate(_HINTS)]
-    return [justify([Part("picks", label="a letter ", label_style=theme.KEY_CAP, style=theme.LABEL, rank=1), *hints],
-                    [], width)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowtop.fields.groups import drill_term, group_text
 from flowtop.filters.filter import all_of_texts
@@ -24,6 +24,7 @@ class Subject:
         whole: the filter of its packets and records: of a flow, both directions.
         tcpdump: an expression for pcap-filter(7), "" where there is none.
         record: JSON.
+        page: the page with this row alone, as it is when it is chosen; of a biflow, with its flows.
     """
 
     what: str
@@ -32,6 +33,7 @@ class Subject:
     whole: str
     tcpdump: str
     record: str
+    page: Page
 
 
 def subject_of(row: FlowRow, page: Page) -> Subject:
@@ -41,8 +43,11 @@ def subject_of(row: FlowRow, page: Page) -> Subject:
     if not row.group:
         one = flow_as_filter(row, page.lookups)
         whole = conversation_as_filter(row if row.ways is None else row.ways.forward, page.lookups) or one
-        return Subject(what, "", one, whole, flow_as_tcpdump(row), record)
+        flows = (row,) if row.ways is None else tuple(way for way in row.ways[:2] if way is not None)
+        alone = replace(page, rows=flows, query=replace(query, biflow=False))
+        return Subject(what, "", one, whole, flow_as_tcpdump(row), record, alone)
     term = drill_term(query.group, row, page.lookups)
     listed = [one.text for one in (query.filter, query.scope) if one is not None]
     text = all_of_texts([*listed, term]) if term else ""
-    return Subject(what, group_text(query.group, row, page.lookups), text, text, words_as_tcpdump(text), record)
+    return Subject(what, group_text(query.group, row, page.lookups), text, text, words_as_tcpdump(text), record,
+                   replace(page, rows=(row,)))

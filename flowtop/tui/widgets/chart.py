@@ -21,6 +21,8 @@ SPAN_S = 300.0
 """Time that a chart shows."""
 _LABEL = 10
 """Cells of the scale's labels."""
+_TITLE_FROM = 3
+"""Rows of the plot from which on the second one says what it is of."""
 _AXIS_FROM = 4
 """Rows from which on the last one has the times."""
 
@@ -105,7 +107,7 @@ def plot(values: Sequence[float], scale: float, rows: int, glyphs: Glyphs) -> li
 
 def chart_lines(history: TrafficHistory, width: int, rows: int, *, now_ms: int, bits: bool, glyphs: Glyphs,
                 at_ms: int | None = None, names: tuple[str, str] = ("in", "out"),
-                span_s: float = SPAN_S) -> list[Strip]:
+                span_s: float = SPAN_S, title: str = "") -> list[Strip]:
     """What came in at the left, what went out at the right, each with its scale.
 
     Args:
@@ -114,16 +116,17 @@ def chart_lines(history: TrafficHistory, width: int, rows: int, *, now_ms: int, 
         at_ms: the time one looks at, if it is not now: marked by a cursor.
         names: of both sides.
         span_s: time from end to end, whole minutes.
+        title: what it is of; where there is a row for it.
     """
     half = (width - 2) // 2
-    sides = [_side(name, rates, history, half, rows, now_ms, bits, glyphs, at_ms, span_s)
+    sides = [_side(name, rates, history, half, rows, now_ms, bits, glyphs, at_ms, span_s, title)
              for name, rates in zip(names, (history.into, history.out_of), strict=True)]
     return [Strip([Segment(" "), *left, Segment(" "), *right]).adjust_cell_length(width)
             for left, right in zip(*sides, strict=True)]
 
 
 def _side(name: str, rates: Sequence[float], history: TrafficHistory, width: int, rows: int, now_ms: int, bits: bool,
-          glyphs: Glyphs, at_ms: int | None, span_s: float) -> list[list[Segment]]:
+          glyphs: Glyphs, at_ms: int | None, span_s: float, title: str) -> list[list[Segment]]:
     cells = max(8, width - _LABEL - 1)
     bins = cells * glyphs.columns
     values = binned(history.ends_ms, history.lengths_s, rates, bins, now_ms, span_s)
@@ -134,6 +137,8 @@ def _side(name: str, rates: Sequence[float], history: TrafficHistory, width: int
     if area > 1:
         labels[0] = " ".join(units.rate(scale, bits).split())
         labels[-1] = f"{name} 0"
+    if area >= _TITLE_FROM:
+        labels[1] = title
     cursor = None if at_ms is None else _cell_of(at_ms, now_ms, bins, glyphs.columns, span_s)
     lines = []
     for label, text in zip(labels, plot(values, scale, area, glyphs), strict=True):

@@ -19,6 +19,7 @@ from textual.widgets import Label
 
 from flowtop.filters.completion import complete
 from flowtop.filters.filter import Filter
+from flowtop.text.shell import from_shell
 from flowtop.tui import theme
 from flowtop.tui.line import Part, justify
 from flowtop.tui.state.filter_entry import FilterEntry, error_lines, remember
@@ -55,7 +56,7 @@ class FilterInput(LineInput):
         event.stop()
         event.prevent_default()
         if self._bar.editing:
-            self.insert_text_at_cursor(" ".join(event.text.split()))
+            self.insert_text_at_cursor(from_shell(" ".join(event.text.split())))
             self._bar.typed(by_hand=True)
 
 

@@ -128,10 +128,10 @@ def _chart(view: HeaderView, width: int, glyphs: Glyphs) -> list[Strip]:
         return []
     if page is None:
         return [Strip.blank(width)] * view.rows
-    now, of_group = page.present or page, bool(page.group_history.ends_ms)
-    return chart_lines(page.group_history if of_group else now.history, width, view.rows, now_ms=now.unix_ms,
+    now, listed = page.present or page, bool(page.listed_history.ends_ms)
+    return chart_lines(page.listed_history if listed else now.history, width, view.rows, now_ms=now.unix_ms,
                        bits=view.bits, glyphs=glyphs, at_ms=page.unix_ms if page.past else None,
-                       names=("its in", "its out") if of_group else ("in", "out"))
+                       title="listed" if listed else "all flows")
 
 
 def tab_places(tabs: Sequence[tuple[str, str, bool]], width: int) -> list[tuple[int, int]]:
@@ -167,31 +167,34 @@ def tabs_line(tabs: Sequence[tuple[str, str, bool]], width: int, troubles: Seque
 
 
 def chip_texts(tabs: Sequence[tuple[str, str, bool]], troubles: Sequence[Trouble], width: int) -> list[str]:
-    """What is wrong, in at most MOST_CELLS: whole texts where there is room, else what it is and of whom; what has no
-    room is counted: `+1`. The first one has the key before it."""
+    """What is wrong; the first one has the key before it. Each has room before any has more: a word for all of them,
+    then of whom, then how much. Where there is not even a word's room for each, the others are counted: `+1`."""
     if not troubles:
         return []
     places = tab_places(tabs, width)
-    room = min(MOST_CELLS, width - 2 - (places[-1][1] if places else 1))
+    room = min(max(MOST_CELLS, width // 2), width - 2 - (places[-1][1] if places else 1))
     room = room if room >= LEAST_CHIP else min(LEAST_CHIP, width - 2)
-    more = f"+{len(troubles) - 1}" if len(troubles) > 1 else ""
-    first = room - (len(more) + 1 if more else 0)
-    whole = [f"{TROUBLE_KEY} {troubles[0].text}", *(trouble.text for trouble in troubles[1:])]
-    if sum(map(len, whole)) + len(whole) - 1 <= room:
-        return whole
-    subject = f"{TROUBLE_KEY} {troubles[0].short}"
-    if len(subject) > first:  # who it is matters more than that there are others
-        return [units.elide(subject, room)]
-    text = whole[0] if len(whole[0]) <= first else subject
-    chips, left = [text], room - len(text)
-    for number, trouble in enumerate(troubles[1:], 1):
-        after = f"+{len(troubles) - number - 1}" if number < len(troubles) - 1 else ""
-        needed = 1 + len(trouble.short) + (len(after) + 1 if after else 0)
-        if needed > left:
-            return [*chips, f"+{len(troubles) - number}"]
-        chips.append(trouble.short)
-        left -= 1 + len(trouble.short)
+    if len(troubles) == 1 and len(troubles[0].short) + len(TROUBLE_KEY) >= room:
+        return [units.elide(f"{TROUBLE_KEY} {troubles[0].short}", room)]
+    chips = [trouble.word for trouble in troubles]
+    chips[0] = f"{TROUBLE_KEY} {chips[0]}"
+    if _chips_width(chips) > room:
+        return _first_chips(chips, room)
+    for texts in ([trouble.short for trouble in troubles], [trouble.text for trouble in troubles]):
+        texts[0] = f"{TROUBLE_KEY} {texts[0]}"
+        for number, text in enumerate(texts):
+            wider = [*chips[:number], text, *chips[number + 1:]]
+            chips = wider if _chips_width(wider) <= room else chips
     return chips
+
+
+def _first_chips(chips: Sequence[str], room: int) -> list[str]:
+    """As many as have room, and how many more there are."""
+    for count in range(len(chips) - 1, 0, -1):
+        some = [*chips[:count], f"+{len(chips) - count}"]
+        if _chips_width(some) <= room:
+            return some
+    return [units.elide(f"{chips[0]} +{len(chips) - 1}", room)]
 
 
 def _chips_width(chips: Sequence[str]) -> int:
@@ -276,7 +279,7 @@ def _listed(view: HeaderView, page: Page) -> list[Part]:
     share = listed.shares[number]
     parts = [Part(into, label="in ", rank=2), Part(out_of, label="out ", rank=2)]
     if page.query.filter is not None or page.query.scope is not None:
-        per_cent = "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+        per_cent = f"{'<1' if 0 < share < 0.005 else f'{100 * share:.0f}'} % of all"
         parts.append(Part(per_cent, rank=3))
     return parts
 
@@ -310,10 +313,21 @@ def _counts(view: HeaderView, page: Page) -> list[Part]:
         parts = [Part(rows, theme.LABEL, rank=3)]
     else:
         parts = [Part(position, theme.LABEL, rank=5)]
-    if some:
+    if page.query.group:
+        parts.append(Part(summed_text(page), theme.LABEL, rank=4, gap=3))
+    elif some:
         parts.append(Part(f"{page.matched_flows:,} of {units.things(page.flows, 'flow')}", theme.LABEL,
                           rank=4 if grouped else 3, gap=3))
     return parts
+
+
+def summed_text(page: Page) -> str:
+    """What BYTES, PKTS and the like of groups add up: flows leave some time after their last packet."""
+    if page.since_start:
+        return "sums since the mark" if page.marked_s is not None else "sums since the start"
+    if page.query.filter is not None or page.query.scope is not None:
+        return f"sums of {page.matched_flows:,} of {units.things(page.flows, 'kept flow')}"
+    return f"sums of {units.things(page.flows, 'kept flow')}"
 
 
 def _counted(count: int, name: str) -> str:

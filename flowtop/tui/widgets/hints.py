@@ -23,6 +23,7 @@ class Situation:
         row: what Enter opens: "group", "flow", or "" for nothing.
         inside: a group is open, or rows are others than the view's own: Backspace leads back.
         filtered: a filter is set.
+        whole: the key that shows the view's whole list, "" for none.
         past: the list is of another time, or paused.
         compared: it is compared with another time.
         trouble: something is probably wrong.
@@ -31,6 +32,7 @@ class Situation:
     row: str = ""
     inside: bool = False
     filtered: bool = False
+    whole: str = ""
     past: bool = False
     compared: bool = False
     trouble: bool = False
@@ -44,7 +46,9 @@ class Situation:
             yield "Backspace", "back", 2
         yield "/", "filter", 1
         if self.filtered:
-            yield "\\", "all flows", 3
+            yield "Esc", "clear filter", 3
+        if self.whole and (self.filtered or self.inside):
+            yield self.whole, "whole list", 5
         yield "g", "group", 1
         yield "s", "sort", 2
         if self.trouble:

@@ -36,7 +36,9 @@ class Lines(Widget):
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """One per line."""
         del container, viewport
-        return len(self._make(width))
+        strips = self._make(width)
+        self._strips = self._strips or strips
+        return len(strips)
 
     def render_line(self, y: int) -> Strip:
         """One line, made for the current width."""

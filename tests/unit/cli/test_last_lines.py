@@ -66,7 +66,8 @@ def test_what_the_reader_of_a_pipe_left_in_it_is_not_sent(tmp_path: Path, octets
     path = tmp_path / "x.pcap"
     path.write_bytes(capture(400))
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    with subprocess.Popen([*FLOWTOP, "-r", path, "-e", f"jsonl:{tmp_path}/pipe", "--export-timeout", "4.5"],
+    with subprocess.Popen([*FLOWTOP, "-r", path, "-e", f"jsonl:{tmp_path}/pipe", "--export-timeout", "4.5",
+                           "--allow-special"],
                           stderr=subprocess.PIPE) as process:
         read = b""
 

@@ -157,6 +157,10 @@ def test_a_named_pipe_is_for_its_reader(tmp_path: Path, option: str) -> None:
     try:
         with run(*f"{option}{tmp_path}/pipe".split(" ")) as process:
             status, lines = ended(process)
+        assert (status, lines[0]) == (
+            2, f"flowtop: cannot write {tmp_path}/pipe: it is a named pipe; --allow-special allows that")
+        with run("--allow-special", *f"{option}{tmp_path}/pipe".split(" ")) as process:
+            status, lines = ended(process)
         assert status == 0, lines
         assert len(os.read(reader, 1 << 16)) > 1_000
     finally:

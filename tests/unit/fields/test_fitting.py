@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtop.fields.arrangement import Arrangement
+from flowtop.fields.arrangement import AUTOMATIC, Arrangement
 from flowtop.fields.columns import Column, Window, Wording, rate_column
 from flowtop.fields.fitting import Distinctions, fit
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, GROUP_COLUMNS
@@ -18,6 +18,7 @@ from flowtop.filters.filter import compile_filter
 from flowtop.model.rows import FlowRow
 from flowtop.query.layout import filtered_columns
 from flowtop.query.query import Page, Query
+from flowtop.query.views import VIEWS, shown_columns
 from flowtop.text.lookups import NO_LOOKUPS
 from tests.tui.fake_source import FakeSource, flow
 
@@ -229,6 +230,23 @@ def test_a_process_has_room_at_80_columns_where_processes_are_known() -> None:
     assert {"rate", "bytes", "state"} <= set(chosen) and "interface" not in chosen, "it is the same in all rows"
     assert min(chosen["source"], chosen["destination"]) >= len("198.51.100.7:51514")
     assert "process" not in widths(78, names=["eth0"])
+
+
+def test_the_protocol_gives_way_to_names_of_processes_that_would_be_cut() -> None:
+    """Two interfaces: 4 + 1 + 5 + 2 x 18 + 8 + 10 + 8 cells and 7 gaps are 79 of 78."""
+    seen = replace(PROCESSES, interfaces=True, endpoint=len("198.51.100.10:443"))
+    assert "protocol" in widths(78, names=["eth0", "eth1"], distinctions=replace(seen, process=len("nginx")))
+    chosen = widths(78, names=["eth0", "eth1"], distinctions=replace(seen, process=10))
+    assert chosen["process"] >= len("fluent-bit") and "protocol" not in chosen
+    assert {"interface", "rate", "bytes"} <= set(chosen) and chosen["source"] >= len("198.51.100.10:443")
+
+
+def test_beside_groups_a_process_has_room_after_what_the_view_is_for() -> None:
+    query = VIEWS[2].query
+    columns = shown_columns(VIEWS[2], query, "tick", AUTOMATIC)
+    seen = replace(PROCESSES, filled=None)
+    at_80, at_120 = (widths(width, columns=columns, distinctions=seen) for width in (78, 118))
+    assert "retransmits" in at_80 and "process" not in at_80 and "process" in at_120
 
 
 def test_short_addresses_keep_no_room_that_others_need() -> None:

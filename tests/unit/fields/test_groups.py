@@ -204,6 +204,8 @@ PLAIN_KEYS: dict[str, Keys] = {
     "direction": lambda row: row.direction,
     "subnet": lambda row: (row.ip_version, row.source_address[:3 if row.ip_version == 4 else 8]),
     "destination_subnet": lambda row: (row.ip_version, row.destination_address[:3 if row.ip_version == 4 else 8]),
+    "remote_subnet": lambda row: [*{(row.ip_version, end[:3 if row.ip_version == 4 else 8])
+                                    for end in (row.source_address, row.destination_address)}],
     "vlan": lambda row: (row.vlan_id, row.customer_vlan_id),
     "tunnel": lambda row: (row.tunnel, row.tunnel_id),
     "dscp": lambda row: row.tos // 4,
@@ -311,6 +313,9 @@ def test_what_a_filter_leaves_counts_even_when_all_of_it_are_duplicates(ticks: l
     check_groups(metered(ticks), (group,), compile_filter("if eth3"))
 
 
+BOTH_ENDS = ("host", "remote_subnet")
+
+
 @pytest.mark.parametrize("group", [*GROUPS, "subnet:9", "subnet:0/0", "destination_subnet:25/1"])
 def test_the_drill_term_of_a_group_passes_its_flows_and_no_others(group: str) -> None:
     listed = [(*pair, *ports, protocol, direction, ifindex, vlan, customer) for pair, ports, protocol in (
@@ -326,11 +331,14 @@ def test_the_drill_term_of_a_group_passes_its_flows_and_no_others(group: str) ->
     names = Lookups({2: "eth0", 3: "e'*\x1b", 5: "x[y]"})
     answerer = Answerer()
     rows = answerer.answer(Query(group=(group,), limit=None), table, names).rows
-    assert sum(row.flows for row in rows) == len(listed) * (2 if group == "host" else 1)
+    both = sum(1 for fields in listed if fields[0][:4] != fields[1][:4] or (
+        ":" in fields[0] and fields[1] == "2001:db8:1::2")) if group == "remote_subnet" else len(listed)
+    assert sum(row.flows for row in rows) == len(listed) + both * (group in BOTH_ENDS)
     for row in rows:
         term = compile_filter(drill_term((group,), row, names))
         found = answerer.answer(Query(group=(group,), filter=term), table, names).rows
-        found = tuple(one._replace(shares=row.shares) for one in found if group != "host" or one.group == row.group)
+        found = tuple(one._replace(shares=row.shares) for one in found
+                      if group not in BOTH_ENDS or one.group == row.group)
         assert found == (row,)
 
 

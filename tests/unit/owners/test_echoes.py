@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowtop.capture.ebpf.owners import _pair_echoes
+from flowtop.capture.ebpf.owners import _name_refusals, _pair_echoes
 from flowtop.model.kinds import Direction, Protocol
 from flowtop.model.owners import KERNEL, NO_OWNER, owner_id
+from tests.unit.factories import ACK, FIN, PSH, RST, SYN, counters
 from tests.unit.owners.test_conversations import flow, keys
 
 REQUEST, REPLY = 8 << 8, 0
@@ -30,3 +31,15 @@ def test_a_reply_is_of_who_asked_and_a_request_of_who_answers() -> None:
                        NO_OWNER], np.uint64)
     _pair_echoes(flows, owners)
     assert owners.tolist() == [PING, PING, KERNEL, KERNEL, NO_OWNER, NO_OWNER, NO_OWNER, OTHER, KERNEL, KERNEL, OTHER]
+
+
+def test_a_reset_of_no_socket_is_the_kernels_answer() -> None:
+    """To a scanner in a container, whose own socket would be found for the conversation; but a flow of a connection
+    had a socket once, and what comes in is somebody else's."""
+    seen = [SYN, RST | ACK, RST, RST | PSH | ACK, FIN | RST | ACK, ACK, RST | ACK, RST | ACK]
+    flows = keys(*(flow("10.0.0.1", 22, "10.0.0.2", 1000 + number) for number in range(len(seen))))
+    into, out = int(Direction.INGRESS), int(Direction.EGRESS)
+    flows["direction"] = [out] * 6 + [into, out]
+    owners = np.array([NO_OWNER] * 7 + [OTHER], np.uint64)
+    _name_refusals(flows, np.concatenate([counters(tcp_bits=bits) for bits in seen]), owners)
+    assert owners.tolist() == [NO_OWNER, KERNEL, KERNEL, *[NO_OWNER] * 4, OTHER]

@@ -541,3 +541,21 @@ def test_biflows_are_what_plain_python_makes_of_the_flows(some: list[Any], dedup
                       row.flows))
         assert row.octet_total == row.ways.forward.octet_total + (reverse.octet_total if reverse else 0)
     assert sorted(found, key=repr) == sorted(expected, key=repr)
+
+
+@pytest.mark.parametrize(("source", "ports", "opening", "client", "server"), [
+    (B, (443, 51000), False, f"?{A}:51000", f"{B}:443"),  # the server's way alone
+    (A, (51000, 443), False, f"?{A}:51000", f"{B}:443"),
+    (B, (443, 51000), True, f"{B}:443", f"{A}:51000"),  # it sent a SYN: it is the client
+    (B, (443, 500), False, f"?{B}:443", f"{A}:500"),  # nothing tells
+])
+def test_of_a_way_alone_the_ports_tell_who_is_the_client(source: str, ports: tuple[int, int], opening: bool,
+                                                         client: str, server: str) -> None:
+    other = A if source == B else B
+    [row] = biflows(table_of((key(source, other, *ports), counters(1, 50, at(7), opening=opening))))
+    shown = [BIFLOW_COLUMNS[name] for name in ("source", "destination")]
+    assert [column.text(row, Wording(), NO_LOOKUPS) for column in shown] == [client, server]
+    assert [column.cell(row, Wording(), NO_LOOKUPS, 60).strip() for column in shown] == [client, server]
+    for column, text in zip(shown, (client, server), strict=True):
+        address, port = text.strip("?").split(":")
+        assert column.term(row, NO_LOOKUPS) in (f"{address}:{port}", f"host {address} and port {port}")

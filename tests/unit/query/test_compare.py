@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from flowtop.fields.change import TRENDS
+from flowtop.fields.columns import Wording
+from flowtop.fields.registry import COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
+from flowtop.model.kinds import TcpBits
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Books, Page, Query, Traffic
+from flowtop.text.lookups import NO_LOOKUPS
 from tests.unit.factories import SECOND, START_NS, batch, counters, key
 
 PORTS = {"steady": 1, "grower": 2, "shrinker": 3, "quitter": 4, "newcomer": 5}
@@ -88,7 +92,22 @@ def test_groups_add_up_what_was_then(run: Run) -> None:
     [row] = run.page(compare=THEN, group=("protocol",)).rows
     assert row.more["change"] == sum(sizes(NOW).values()) - sum(sizes(THEN).values())
     assert row.octet_rate_10s == pytest.approx(sum(sizes(NOW).values()))
-    assert {row.more["trend"] for row in run.page(compare=THEN, group=("source",)).rows} == {0, 1, 2, 3, 4}
+    assert {row.more["trend"] for row in run.page(compare=THEN, group=("source",)).rows} == {0, 1, 2, 4, 5}
+
+
+def test_what_has_left_since_is_not_an_open_connection(run: Run) -> None:
+    """The quitter's last packet came at 35 s; idle for 15 s, it leaves the table at 52 s. At 48 s it is still there."""
+    def states(**query: Any) -> dict[str, str]:
+        names = {port: name for name, port in PORTS.items()}
+        return {names[row.source_port]: COLUMNS["state"].text(row._replace(tcp_control_bits=int(TcpBits.ACK)),
+                                                              Wording(), NO_LOOKUPS)
+                for row in run.page(**query).rows}
+
+    assert states(compare=THEN) == dict.fromkeys(("steady", "grower", "shrinker", "newcomer"), "EST") | {
+        "quitter": "gone"}
+    assert states(compare=THEN, at=48)["quitter"] == "EST"
+    assert {row.source_port for row in run.page(compare=THEN, filter=compile_filter("trend gone")).rows} == {
+        PORTS["quitter"]}
 
 
 def test_biflows_and_a_frozen_order_compare_too(run: Run) -> None:

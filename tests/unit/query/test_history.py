@@ -12,7 +12,7 @@ import pytest
 from flowtop.filters.filter import compile_filter
 from flowtop.model.flows import Slots
 from flowtop.model.rows import Sides, Volume
-from flowtop.query.history import GroupLog, HistorySource, flows_history
+from flowtop.query.history import HistorySource, ListLog, flows_history
 from flowtop.query.query import NO_HISTORY, Listed, Query
 
 SECOND = 1_000_000_000
@@ -52,7 +52,7 @@ def test_both_ways_end_now_and_the_shorter_one_has_nothing_before() -> None:
 
 
 def test_a_group_keeps_what_flows_had_that_have_left() -> None:
-    log, table = GroupLog(), source({0: [10, 20], 1: [7, 8]})
+    log, table = ListLog(), source({0: [10, 20], 1: [7, 8]})
     first = log.tick(HOST, table, ways([0, 1], []), listed(28, 0), 5)
     assert first.into == (17, 28)
     again = log.tick(HOST, table, ways([0, 1], []), listed(28, 0), 5)
@@ -67,10 +67,24 @@ def test_a_group_keeps_what_flows_had_that_have_left() -> None:
     (Query(scope=compile_filter("host 192.0.2.2")), 6), (Query(scope=HOST.scope, filter=compile_filter("tcp")), 6),
     (HOST, 60)])
 def test_another_group_or_a_return_from_the_past_begins_with_what_the_table_has(query: Query, tick: int) -> None:
-    log = GroupLog()
+    log = ListLog()
     log.tick(HOST, source({0: [10, 20]}), ways([0], []), listed(20, 0), 5)
     assert log.tick(query, source({0: [1, 2, 3]}), ways([0], []), listed(3, 0), tick).into == (1, 2, 3)
 
 
+def test_that_of_a_filter_comes_with_the_next_tick_not_with_each_letter_that_is_typed() -> None:
+    log, table = ListLog(), source({0: [1, 2, 3], 1: [10, 20, 30]})
+    log.tick(Query(), table, ways([0, 1], []), listed(33, 0), 5)
+    for text in ("port 4", "port 44", "port 443"):
+        assert log.tick(Query(filter=compile_filter(text)), table, ways([0], []), listed(3, 0), 5) is NO_HISTORY
+    narrow = Query(filter=compile_filter("port 443"))
+    assert log.needs(narrow, 6) and not log.needs(Query(), 6)
+    assert log.tick(narrow, table, ways([0], []), listed(3, 0), 6).into == (1, 2, 3)
+    assert not log.needs(narrow, 6)
+    later = source({0: [4]})
+    later.__dict__["now_ns"] = 101 * SECOND
+    assert log.tick(narrow, later, ways([0], []), listed(4, 0), 7).into == (1, 2, 3, 4)
+
+
 def test_no_group_has_no_history() -> None:
-    assert GroupLog().tick(Query(), SimpleNamespace(), ways([0], []), listed(1, 1), 1) is NO_HISTORY
+    assert ListLog().tick(Query(), SimpleNamespace(), ways([0], []), listed(1, 1), 1) is NO_HISTORY

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtop.query.labels import label
+from flowtop.query.labels import KnownLabels, label
 
 KINDS = ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 
@@ -48,3 +48,21 @@ def test_an_id_depends_on_its_key_and_on_the_seed_alone(others: tuple[int, ...])
     more = label([np.array([5, *others, 9, 3], np.uint64)], seed=7)
     assert few.ids[few.of].tolist() == [more.ids[more.of[-1]], more.ids[more.of[-2]]]
     assert not set(few.ids.tolist()) & set(label([np.array([3, 9], np.uint64)], seed=8).ids.tolist())
+
+
+def test_what_is_known_of_keys_holds_as_long_as_they_are_the_same() -> None:
+    """Columns of the table change in place: what was labelled then is not what is there now."""
+    label_by, rng = KnownLabels(), np.random.default_rng(3)
+    keys = [rng.integers(0, 2**60, 5_000).astype(np.uint64) for _ in range(2)]
+    keys[0][:2_000], keys[1][:2_000] = 7, np.arange(2_000) % 50
+    first = label_by(keys, 1)
+    assert label_by(keys, 1) is first
+    other = label_by(keys, 2)
+    assert label_by(keys, 1) is first
+    assert np.array_equal(other.of, first.of) and not np.array_equal(other.ids, first.ids)
+    keys[1][0] = 2**61
+    changed = label_by(keys, 1)
+    expected = label(keys, 1)
+    assert changed.count == first.count + 1
+    assert all(np.array_equal(getattr(changed, name), getattr(expected, name)) for name in ("of", "one", "ids"))
+    assert label_by(keys[:1], 1).count == 3_001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -184,3 +185,35 @@ def test_nothing_kept_is_now() -> None:
     assert page.tick == 3 and page.kept is None and not page.past
     assert Past().at(1) is None
     assert pager.page(Query(at=1), table, facts(table, 3)).past
+
+
+def test_texts_are_kept_once_and_as_long_as_a_tick_needs_them() -> None:
+    """A text more each second, and only the newest 500 are in the table: in copies of all of them with each of 60 ticks
+    they would take 60 x 500 places of 8 octets and more. The past has those of its ticks, not of the ticks before."""
+    table, past = FlowTable(TableConfig()), Past(seconds=60)
+    table.accumulate(batch([(key(), counters())], START_NS))
+    table.close_tick()
+
+    def tick(number: int) -> None:
+        texts = {"name": {code: f"name {code}" for code in range(max(0, number - 500), number + 1)}}
+        lookups = Lookups({2: "eth0"}, texts=texts, called={bytes([number % 256]): "x"})
+        past.remember(table, replace(facts(table, number), unix_ms=1_000 * number, lookups=lookups))
+
+    for number in range(1, 600):
+        tick(number)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(600, 660):
+        tick(number)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 60 * 500 * 8
+    kept = past.at(605)
+    assert kept is not None
+    lookups = kept[0].lookups
+    assert lookups.texts["name"][605] == "name 605" and lookups.interfaces == {2: "eth0"}
+    assert lookups.texts["name"][105] == "name 105", "forgotten since, but not then"
+    for number in range(660, 1_300):
+        tick(number)
+    later = past.at(1_299)
+    assert later is not None and 605 not in later[0].lookups.texts["name"]

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flowtop.errors import FlowtopError
+from flowtop.fields.columns import Wording
 from flowtop.fields.networks import RemoteEnds
 from flowtop.fields.registry import GROUPS
 from flowtop.filters.filter import compile_filter
@@ -16,10 +18,12 @@ from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.devices import Device, DeviceView
 from flowtop.model.kinds import Direction, Kind, Tunnel
+from flowtop.model.owners import PROCESSES, owner_id
 from flowtop.model.rows import FlowRow
 from flowtop.networks.here import AGAIN_S, HostAddresses
 from flowtop.query.answer import Answer, Answerer, both_ways
-from flowtop.query.books import with_coverage
+from flowtop.query.books import passed, with_coverage
+from flowtop.query.layout import columns_of, sort_column
 from flowtop.query.query import Query
 from flowtop.text.lookups import Lookups
 from tests.unit.factories import SECOND, START_NS, batch, counters, key, observation, packed
@@ -59,6 +63,11 @@ def answer(flows: FlowTable, lookups: Lookups = LOCAL, **query: Any) -> Answer:
 
 def host(row: FlowRow) -> str:
     return GROUPS["host"].text(row.group[0], LOCAL)
+
+
+def octets(row: FlowRow) -> tuple[int, int]:
+    assert row.sides is not None
+    return row.sides.into.octet_total, row.sides.out_of.octet_total
 
 
 def sides(row: FlowRow) -> tuple[int, int]:
@@ -199,3 +208,54 @@ def test_coverage_of_each_interface_is_the_part_that_was_seen() -> None:
         observation(ifindex=2, direction=1, packets=100, frames=100, interface_packets=100)])
     found = with_coverage(DEVICES, observations)
     assert found[2].coverage == 190 / 200 and found[9].coverage is None
+
+
+def test_octets_of_interfaces_are_those_of_all_their_flows_also_of_those_that_have_left() -> None:
+    """eth0 counted 1,000,000 octets in, 600 of them in no flow; the two flows that are kept have 100 and 5,000."""
+    points = np.concatenate([
+        observation(ifindex=2, direction=0, packets=900, octets=1_000_000, filtered_packets=2, filtered_octets=200),
+        observation(ifindex=2, direction=1, packets=700, octets=50_000)])
+    points["ignored_packets"][0][:2], points["ignored_octets"][0][:2] = (1, 2), (100, 300)
+    flows, lookups = table(ENTRIES[:2]), Lookups({2: "eth0"}, here=here(), passed=passed(points))
+    found = answer(flows, lookups, group=("interface",))
+    (row,) = found.rows
+    assert found.since_start and octets(row) == (1_000_000 - 200 - 400, 50_000)
+    assert (row.octet_total, row.packet_total) == (1_000_000 - 600 + 50_000, 900 - 2 - 3 + 700)
+    for part in ({"filter": compile_filter("port 443")}, {"scope": compile_filter("port 443")},
+                 {"group": ("interface", "host")}):
+        some = answer(flows, lookups, **{"group": ("interface",)} | part)
+        assert not some.since_start and octets(some.rows[0]) == (100, 5_000)
+
+
+def test_octets_of_interfaces_count_from_the_mark() -> None:
+    points = observation(ifindex=3, direction=0, packets=10, octets=1_000)
+    more = np.concatenate([observation(ifindex=2, direction=0, packets=7, octets=70), points])
+    answerer, flows = Answerer(np.random.default_rng(1)), table(ENTRIES[:1], ifindex=3)
+    for counted, expected in ((points, 0), (more, 40)):
+        more["octets"][1] = 1_040
+        found = answerer.answer(Query(group=("interface",), mark=1), flows, Lookups({3: "x"}, passed=passed(counted)))
+        assert [row.octet_total for row in found.rows] == [expected]
+
+
+def test_beside_a_service_stands_its_process_and_beside_a_process_its_service() -> None:
+    """tcp 443: 5,100 and 900 octets of two processes nginx, 70 of curl; tcp 22: nobody knows whose."""
+    nginx, worker, curl = (owner_id(pid, pid * SECOND) for pid in (100, 101, 200))
+    flows = FlowTable(TableConfig(dedupe="off"), np.random.default_rng(1))
+    flows.update(batch([
+        (key(SERVER, ALICE, 443, 51000), counters(1, 5_000, owner=nginx)),
+        (key(ALICE, SERVER, 51000, 443), counters(1, 100, owner=nginx)),
+        (key(SERVER, BOB, 443, 52000), counters(1, 900, owner=worker)),
+        (key(BOB, SERVER, 33000, 443), counters(1, 70, owner=curl)),
+        (key(BOB, SERVER, 33000, 22), counters(1, 13))], START_NS + SECOND))
+    lookups = Lookups({2: "eth0"}, here=here(), texts={PROCESSES: {nginx: "nginx", worker: "nginx", curl: "curl"}})
+
+    def beside(group: str, other: str) -> list[tuple[str, str]]:
+        columns = [columns_of(Query(group=(group,)))[name] for name in (group, other)]
+        return [tuple(column.text(row, Wording(), lookups) for column in columns)  # type: ignore[misc]
+                for row in answer(flows, lookups, group=(group,), sort="bytes").rows]
+
+    assert beside("service", "process") == [("tcp 443", "nginx +1"), ("tcp 22", "")]
+    assert beside("process", "service")[:2] == [("nginx", "tcp 443"), ("curl", "tcp 443")]
+    assert beside("process", "service")[2][1] == "tcp 22"
+    with pytest.raises(FlowtopError, match="unknown sort column"):
+        sort_column("process", Query(group=("service",)))

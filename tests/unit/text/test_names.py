@@ -274,3 +274,43 @@ def test_a_host_without_etc_services_knows_the_common_ones() -> None:
     services = ServiceNames(COMMON_SERVICES)
     assert [services.name(6, port) for port in (22, 443)] == ["ssh", "https"]
     assert services.name(17, 53) == "domain"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a resolver of one's own needs namespaces")
+def test_while_the_resolver_does_not_answer_everything_else_goes_on(tmp_path: Path) -> None:
+    """A name server that hears the question and says nothing for 1 s, then for another one answers "no such name"."""
+    code = """
+import socket, threading
+from flowtop.text.names import system_look_up
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 53))
+heard, found = threading.Event(), []
+def look_up():
+    try:
+        found.append(system_look_up("192.0.2.1"))
+    except OSError as error:
+        found.append(type(error).__name__)
+thread = threading.Thread(target=look_up)
+thread.start()
+server.recv(512)
+print("waiting" if thread.is_alive() and not found else "over", flush=True)
+thread.join()
+print(found)
+thread = threading.Thread(target=look_up)
+thread.start()
+while thread.is_alive():
+    server.settimeout(0.2)
+    try:
+        query, client = server.recvfrom(512)
+        server.sendto(query[:2] + b"\\x81\\x83" + query[4:], client)
+    except TimeoutError:
+        pass
+print(found[-1])
+"""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    (tmp_path / "nsswitch.conf").write_text("hosts: dns\n")
+    script = ('for name in resolv.conf nsswitch.conf; do mount --bind "$0/$name" "/etc/$name" || exit; done; '
+              'ip link set lo up && exec "$1" -c "$2"')
+    done = subprocess.run(["unshare", "--mount", "--net", "sh", "-c", script, str(tmp_path), sys.executable, code],
+                          capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["waiting", "['herror']", "None"]

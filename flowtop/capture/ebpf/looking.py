@@ -1,0 +1,56 @@
+"""What the looker of a confined capture reads: processes, their sockets, and the files of container runtimes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowtop.confine.checks import LONGEST_TEXT, number, text
+from flowtop.confine.helper import Answer
+from flowtop.confine.messages import ProtocolError, member
+from flowtop.owners import proc, scan
+from flowtop.owners.containers import ContainerFiles, Place
+
+WHOLE = b"\1"
+"""Follows the output of a scan that is complete."""
+_LONGEST_CGROUPS = 32_768
+
+
+def life(message: Mapping[str, Any], _: Sequence[int]) -> Answer:
+    """A process: see proc.read_life."""
+    found = proc.read_life(number(message, "pid"), number(message, "start_ticks", (1 << 63) - 1))
+    if found is None:
+        return {"stat": None}, []
+    stat = found.stat
+    return {"stat": [stat.comm, stat.parent_pid, stat.start_ticks],
+            "texts": [found.executable[:LONGEST_TEXT], found.command, found.cgroups[:_LONGEST_CGROUPS]]}, []
+
+
+def sockets(message: Mapping[str, Any], _: Sequence[int]) -> Answer:
+    """A process writes the output of a scan to a stream."""
+    nice = number(message, "nice", 19)
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        if os.fork() == 0:
+            try:
+                reading.close()
+                os.nice(nice)
+                gc.disable()  # nothing is circular, and it ends soon
+                writing.sendall(scan.scan() + WHOLE)
+            finally:
+                os._exit(0)
+        return {}, [reading.detach()]
+
+
+def container(message: Mapping[str, Any], _: Sequence[int]) -> Answer:
+    """A container: see containers.ContainerFiles.read."""
+    place = Place(text(message, "id"), text(message, "runtime"), text(message, "pod"), number(message, "uid"),
+                  member(message, "named", bool))
+    if "/" in place.id or "/" in place.pod or ".." in place.id or ".." in place.pod:
+        raise ProtocolError("no id")
+    found, faults = ContainerFiles().read(place)
+    return {"container": [found.id, found.name, found.image, found.pod, found.namespace],
+            "faults": [fault[:LONGEST_TEXT] for fault in faults[:8]]}, []
