@@ -18,7 +18,7 @@ from flowtop.wire.ipfix_template import FieldSpecifier
 
 MAX_RECORDS = 4_096
 """Limit of records that are read from one set."""
-_MAX_CHANGES = 64
+_MAX_CHANGES = 16
 _MAX_CHANGE_COST = 65_536
 """Limits of changes of sampling between two drains that leave earlier flows as they are: their number, and the samplers
 that have to be looked through again for them."""

@@ -131,7 +131,7 @@ class CollectingProcess:
             if spent and (new or _announces(octets)):
                 self.refuse("bound")
                 return False
-            self._store.closed = spent
+            self._store.closed = self._sequences.closed = spent
             if new:
                 self._spend(session, 1)
         known = self._sessions.touch(session, now_s)
@@ -213,7 +213,7 @@ class CollectingProcess:
         place = datagram.agent, datagram.sub_agent  # a proxy has the agents of others in one session
         agent = self._sessions.agent(known, *place)
         self._judge(self._sequences.see(known.session, sflow.VERSION, place, datagram.sequence, 1, now_ms // 1000,
-                                        now_ms - datagram.uptime_ms), "lost_messages")
+                                        now_ms - datagram.uptime_ms), "lost_messages", known.session)
         for source, dropped in datagram.dropped:
             self._counts["dropped_by_exporter"] += agent.newly_dropped(source, dropped)
         self._counts["messages"] += 1
@@ -327,10 +327,13 @@ class CollectingProcess:
             complete &= message.version in _COUNTING_FLOWS
             units, name = (records if complete else None), "lost_flows"
         self._judge(self._sequences.see(session, message.version, message.domain, message.sequence, units,
-                                        message.export_time_s, message.boot_ms), name)
+                                        message.export_time_s, message.boot_ms), name, session)
 
-    def _judge(self, verdict: Verdict, name: str) -> None:
+    def _judge(self, verdict: Verdict, name: str, session: Session) -> None:
         """Add the result of a sequence check to the counters."""
+        if self._sequences.added:
+            self._spend(session, self._sequences.added)
+            self._sequences.added = 0
         if verdict.lost or verdict.late or verdict.reset:
             self._counts[name] += verdict.lost
             self._counts["late_messages"] += verdict.late

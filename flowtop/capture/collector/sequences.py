@@ -138,9 +138,13 @@ class Sequences:
 
     Attributes:
         shares: which of them are kept.
+        added: number of those that are new; the owner sets it to 0.
+        closed: new ones are not followed, but counted as evicted.
     """
 
     def __init__(self) -> None:
+        self.added = 0
+        self.closed = False
         self.shares: Shares[_StreamKey] = Shares(MAX_ALL_STREAMS, MAX_STREAMS)
         self._streams: dict[_StreamKey, _Stream] = {}
         self._by_session: dict[Hashable, dict[_StreamKey, _Place]] = {}
@@ -161,6 +165,10 @@ class Sequences:
         key = session.key, protocol, domain
         stream = self._streams.get(key)
         if stream is None:
+            if self.closed:
+                self.shares.evicted += 1
+                return Verdict()
+            self.added += 1
             stream = self._add(session, protocol, domain)
         else:
             self.shares.use(key)
