@@ -123,7 +123,7 @@ def _flush(status: int) -> int:
 
 
 def _check(options: RunOptions) -> int:
-    from flowtop.capture.ebpf.check import Finding, check_host
+    from flowtop.capture.ebpf.check import Finding, check_host, report
     from flowtop.cli.networks import open_databases
     from flowtop.cli.run import first_query
     from flowtop.cli.sources import LiveSource
@@ -136,11 +136,8 @@ def _check(options: RunOptions) -> int:
         *check_host(), _own_code(), _confinement(options), *(Finding("AS and country", True, line) for line in lines),
         *(Finding("AS and country", False, line, "replace the file, or leave it out: --mmdb FILE, --mmdb off")
           for line in faults))
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name.ljust(width)}  {finding.detail}")
-        if not finding.ok and finding.remedy:
-            click.echo(f"      {' ' * width}  remedy: {finding.remedy}")
+    for line in report(findings):
+        click.echo(line)
     if options.filter:
         click.echo(f"      filter in the kernel: {split.kernel or 'nothing'}")
         click.echo(f"      filter in the flow table: {split.rest or 'nothing'}")

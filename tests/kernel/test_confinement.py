@@ -155,7 +155,8 @@ def test_helpers_compile_only_what_filters_become() -> None:
     b'{"op":"nat_dump","status":1}', b'{"op":' + b"[" * 60_000])
 def test_a_request_of_another_form_ends_the_helper(request_: bytes) -> None:
     """It is the other end that has been taken over: nothing more is done for it."""
-    script = ("import sys; from flowtop.capture.ebpf.launch import start_helpers; r = start_helpers(owners=False);"
+    script = ("import sys; from flowtop.capture.ebpf.launch import start_helpers; "
+              "r = start_helpers(owners=False, check=list);"
               "r.loader._end.send(sys.stdin.buffer.read()); print(len(r.loader._end.recv(9)))")
     done = subprocess.run([sys.executable, "-c", script], input=request_, capture_output=True, timeout=PATIENCE_S,
                           check=False)
@@ -180,3 +181,18 @@ def test_a_helper_that_is_gone_is_said(lab: Lab, tmp_path: Path) -> None:
     totals = command.rounds()[-1]["totals"]
     assert totals["lostPackets"] == 0 and totals["observedPackets"] >= 6
     assert_nothing_attached(near)
+
+
+def test_the_check_of_the_host_is_made_by_the_helper_that_may(lab: Lab) -> None:
+    """For a bundle: the process of the screen may neither start a program nor try what needs rights."""
+    near, _ = lab.pair()
+
+    script = ("from flowtop.capture.ebpf.check import check_host, report;"
+              "from flowtop.capture.ebpf.launch import start_helpers;"
+              "print(start_helpers(owners=False, check=lambda: report(check_host())).check())")
+    own = near.run(sys.executable, "-m", "flowtop", "--check", check=False)
+    lines = near.run(sys.executable, "-c", script).splitlines()
+    assert len(lines) > 10
+    for line in filter(None, lines):
+        if line[6:].split(maxsplit=1)[0] in ("kernel", "bcc", "hooks", "map", "grace"):
+            assert line[:4] == "ok  " and line in own
