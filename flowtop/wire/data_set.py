@@ -11,6 +11,8 @@ import numpy as np
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError, Template, TemplatesById
 
+_LONG_VALUE = 255
+"""In place of the length of a value of variable length: two octets with it follow."""
 _ALIGNMENT = 4
 """Fewer octets than this behind the last record are padding, whatever they are."""
 
@@ -109,19 +111,26 @@ def _records(template: Template, octets: bytes, start: int, end: int) -> tuple[R
     fixed: list[bytes] = []
     variable: dict[str, list[bytes]] = {name: [] for name, specifier in template.named_fields
                                         if specifier.length == VARIABLE_LENGTH}
-    count, cut = 0, None
-    while end - start >= template.min_octets:
+    plan = [(variable[name].append if name in variable else None, name, specifier.length)
+            for name, specifier in template.named_fields]
+    count, cut, least = 0, None, template.min_octets
+    while end - start >= least:  # a message may have a value in each octet
         complete = len(fixed)
         try:
-            for name, specifier in template.named_fields:
-                if specifier.length == VARIABLE_LENGTH:
-                    value, start = _variable_value(octets, start, end)
-                    variable[name].append(value)
-                elif specifier.length > end - start:
-                    raise IpfixDecodeError(f"{name} of {specifier.length} octets is cut off", start, "value")
+            for append, name, length in plan:
+                if append is None:
+                    following = start + length
+                    if following > end:
+                        raise IpfixDecodeError(f"{name} of {length} octets is cut off", start, "value")
+                    fixed.append(octets[start:following])
+                    start = following
+                elif start < end and (short := octets[start]) < _LONG_VALUE and start + short < end:
+                    following = start + 1 + short
+                    append(octets[start + 1:following])
+                    start = following
                 else:
-                    fixed.append(octets[start:start + specifier.length])
-                    start += specifier.length
+                    value, start = _variable_value(octets, start, end)
+                    append(value)
         except IpfixDecodeError as fault:
             cut = fault
             del fixed[complete:]
@@ -136,7 +145,7 @@ def _records(template: Template, octets: bytes, start: int, end: int) -> tuple[R
 def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:
     """Return a variable-length value (RFC 7011 section 7) and the offset of the next field."""
     header = 1
-    if start < end and (length := octets[start]) == 255:
+    if start < end and (length := octets[start]) == _LONG_VALUE:
         header = 3
         length = int.from_bytes(octets[start + 1:start + 3], "big")
     if end - start < header or end - start - header < length:

@@ -378,7 +378,7 @@ def main() -> None:
             costs[name] = pool.apply(measure, (name,))
         cost = costs[name]
         print(f"{name:<18}{cost.us:>9.1f} us a datagram, drains of {cost.longest_ms:>7.1f} ms at most, "
-              f"{cost.mib:>7.1f} MiB", flush=True)
+              f"{cost.mib:>7.1f} MiB, {cost.us / next(iter(costs.values())).us:>5.1f} times the first", flush=True)
     ratios = {}
     for name in FILES if not arguments.attacks else ():
         with context.Pool(1) as pool:
