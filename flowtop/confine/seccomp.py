@@ -27,8 +27,9 @@ _INSTRUCTION = struct.Struct("=HBBI")
 _FURTHEST = 255
 """Instructions that a conditional jump can pass over."""
 
-_FAMILIES = (1, 2, 10, 16)
-"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK."""
+_FAMILIES, _UNIX = (2, 10, 16), 1
+"""AF_INET, AF_INET6, AF_NETLINK. Not AF_UNIX: behind such sockets are services that start programs, as a user's own
+systemd does. libc does without those of name services."""
 _THREAD, _NAMESPACES = 0x00010000, 0x7E020080
 """CLONE_THREAD; CLONE_NEW*."""
 _TERMINAL_INPUT = (0x5412, 0x541C)
@@ -89,8 +90,8 @@ def _examined(calls: Calls, pid: int) -> dict[str, list[Instruction]]:
         "fchmod": [_argument(1), (_ANY_BIT, 1, 0, _SET_ID_BITS), _GRANTED, _REFUSED],
     }
     if calls.programs:
-        looks |= {"bpf": [_GRANTED], "prctl": [_GRANTED], "prlimit64": [_GRANTED], "kill": [_GRANTED],
-                  "tgkill": [_GRANTED], "fchmod": [_GRANTED],
+        looks |= {"bpf": [_GRANTED], "socket": _one_of(0, (_UNIX, *_FAMILIES)), "prctl": [_GRANTED],
+                  "prlimit64": [_GRANTED], "kill": [_GRANTED], "tgkill": [_GRANTED], "fchmod": [_GRANTED],
                   "clone": [_argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), _REFUSED, _GRANTED]}
     return {name: looks[name] for name in EXAMINED}
 

@@ -121,7 +121,7 @@ class _Looker(Operations):
         """See Operations."""
         from flowtop.capture.ebpf import looking
 
-        return {"life": looking.life, "scan": looking.sockets}.get(op)
+        return {"life": looking.life, "scan": looking.sockets, "user": looking.user}.get(op)
 
     def apart(self, op: str) -> Operation | None:
         """See Operations."""

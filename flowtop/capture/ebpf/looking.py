@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pwd
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,6 +28,16 @@ def life(message: Mapping[str, Any], _: Sequence[int]) -> Answer:
     stat = found.stat
     return {"stat": [stat.comm, stat.parent_pid, stat.start_ticks],
             "texts": [found.executable[:LONGEST_TEXT], found.command, found.cgroups[:_LONGEST_CGROUPS]]}, []
+
+
+def user(message: Mapping[str, Any], _: Sequence[int]) -> Answer:
+    """The name of a user, which may be a service's to say; else the number."""
+    uid = number(message, "uid")
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        name = str(uid)
+    return {"name": name[:LONGEST_TEXT]}, []
 
 
 def sockets(message: Mapping[str, Any], _: Sequence[int]) -> Answer:

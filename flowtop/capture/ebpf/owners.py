@@ -46,7 +46,7 @@ from flowtop.model.owners import (
 )
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.model.translations import TRANSLATIONS, TranslationTexts
-from flowtop.owners.book import Owner, OwnerBook
+from flowtop.owners.book import Owner, OwnerBook, user_name
 from flowtop.owners.cgroups import CgroupPaths, cgroup2_root, detached_root, is_whole
 from flowtop.owners.containers import ContainerNames
 from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, ends_of, words_of
@@ -543,7 +543,8 @@ class FlowOwners:
         self._sought: dict[tuple[int, ...], float] = {}
         self._containers = ContainerNames(rights, clock=clock)
         self._book = OwnerBook(CgroupPaths(root), clock=clock, containers=self._containers,
-                               read_life=None if rights is None else rights.read_life)
+                               read_life=None if rights is None else rights.read_life,
+                               user=user_name if rights is None else rights.user_name)
         self._apart = Apart(clock, _translations(clock, rights) if nat else None)
         self._hooks: OwnerHooks | None = None
         self._partial = False

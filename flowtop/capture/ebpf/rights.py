@@ -83,6 +83,12 @@ class Rights:
                 return Life(Stat(str(comm), int(parent_pid), int(start)), *map(str, answer["texts"]))
         return None
 
+    def user_name(self, uid: int) -> str:
+        """See book.user_name."""
+        with suppress(OSError):
+            return str(self.looker.ask("user", uid=uid)[0]["name"])
+        return str(uid)
+
     def read(self, place: Place) -> tuple[Container, tuple[str, ...]]:
         """See containers.ContainerFiles.read."""
         try:

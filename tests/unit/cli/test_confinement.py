@@ -135,11 +135,15 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
     """Without confinement, the same code in the same place can: else this proves nothing."""
     report = tmp_path / "report"
     outside = "/var/tmp/" + tmp_path.name
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+    with (socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as service,
+          socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver):
         receiver.bind(("127.0.0.1", 0))
+        service.bind(f"{outside}.socket")
+        service.listen()
+        Path(f"{outside}.socket").chmod(0o777)
         steps: list[list[Any]] = [
             ["read", "/etc/shadow"], ["read", str(capture)], ["write", outside], ["execute"], ["exec"],
-            ["fork"], ["load"],
+            ["fork"], ["load"], ["unix", f"{outside}.socket"],
             ["tcp", server.getsockname()[1]], ["packets"], ["trace", os.getpid()], ["signal", os.getpid()],
             ["namespace"], ["helper", outside]]
         if mode == "file":
@@ -156,7 +160,8 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
     assert done.returncode == 0, done.stderr
     outcome = {step[0] + str(step[1:]): came for step, came in json.loads(report.read_text())}
     made = Path(outside).exists()
-    Path(outside).unlink(missing_ok=True)
+    for left in (outside, f"{outside}.socket"):
+        Path(left).unlink(missing_ok=True)
     assert outcome.pop("exec[]") == ("EPERM" if confined else "ENOENT")
     if confined:
         assert set(outcome.values()) <= {"EPERM", "EACCES", "ENOENT"} and not made, outcome
