@@ -45,6 +45,12 @@ def command(context: click.Context, /, **_: Any) -> int:
     options = run_options(context)
     if options.check:
         return _check(options)
+    if os.geteuid() == 0:
+        from flowtop.cli.own_code import writable_code
+
+        path = writable_code()
+        if path is not None:
+            _narrate(f"root runs code that others may change: {path} (flowtop --check)")
     from flowtop.cli import run
 
     return (run.batch if options.batch else run.screen)(options, _narrate)
@@ -117,7 +123,7 @@ def _flush(status: int) -> int:
 
 
 def _check(options: RunOptions) -> int:
-    from flowtop.capture.ebpf.check import Finding, check_host
+    from flowtop.capture.ebpf.check import Finding, check_host, report
     from flowtop.cli.networks import open_databases
     from flowtop.cli.run import first_query
     from flowtop.cli.sources import LiveSource
@@ -127,18 +133,26 @@ def _check(options: RunOptions) -> int:
     lines = ("none, which is fine: see flowtop help networks",) if networks is None else networks.files
     faults = () if networks is None else networks.faults
     findings = (
-        *check_host(), _confinement(options), *(Finding("AS and country", True, line) for line in lines),
+        *check_host(), _own_code(), _confinement(options), *(Finding("AS and country", True, line) for line in lines),
         *(Finding("AS and country", False, line, "replace the file, or leave it out: --mmdb FILE, --mmdb off")
           for line in faults))
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name.ljust(width)}  {finding.detail}")
-        if not finding.ok and finding.remedy:
-            click.echo(f"      {' ' * width}  remedy: {finding.remedy}")
+    for line in report(findings):
+        click.echo(line)
     if options.filter:
         click.echo(f"      filter in the kernel: {split.kernel or 'nothing'}")
         click.echo(f"      filter in the flow table: {split.rest or 'nothing'}")
     return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILURE
+
+
+def _own_code() -> Finding:
+    """Whether root runs what only root may change."""
+    from flowtop.capture.ebpf.check import Finding
+    from flowtop.cli.own_code import REMEDY, writable_code
+
+    path = writable_code()
+    if path is None:
+        return Finding("own code", True, "only root may change it")
+    return Finding("own code", False, f"others than root may change {path}", REMEDY)
 
 
 def _confinement(options: RunOptions) -> Finding:

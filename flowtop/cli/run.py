@@ -55,6 +55,7 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
 
     Raises FlowtopError: an option is not valid, capturing or writing failed, or the file is damaged.
     """
+    from flowtop.cli.notices import Notices
     from flowtop.output.batch import BatchConfig, PageQueue, descriptor_writer, reader_watch, run_batch
 
     if sys.stdout is None and options.output != "none":
@@ -73,14 +74,16 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
         caught = stop_on_signals(lambda: run.recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
         figures = replace(config, exports=lambda: [export.statistics.record for export in exports.statistics()],
                           confinement=None if run.confinement is None else run.confinement.record)
-        run_batch(figures, pipeline, pages, write, narrate)
+        run_batch(figures, pipeline, pages, notices.after(write), narrate)
+        notices.stopping()
         if pipeline.fault is not None:
             raise pipeline.fault
         if not caught or options.count is None or pipeline.completed:
             return EXIT_OK
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
-    return run.run(rounds, confine=True)
+    with Notices(os.environ, options.delay) as notices:
+        return run.run(rounds, confine=True)
 
 
 def screen(options: RunOptions, narrate: Narrate) -> int:

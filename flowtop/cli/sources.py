@@ -104,6 +104,10 @@ class LiveSource:
             if confined:
                 prepare(options.map_entries, owners=options.owners, names=names, packets=packets, exports=exports)
                 helpers = opened.enter_context(closing(_helpers(options)))
+                if not options.batch:
+                    from flowtop.output.bundle import check_with
+
+                    check_with(helpers.check)
                 begun = helpers.compile_flows(
                     map_entries=options.map_entries, expression=kernel_filter.expression, decap=options.decap,
                     tunnel_ports=options.tunnel_port, owners=options.owners, names=names)
@@ -232,9 +236,15 @@ def _helpers(options: RunOptions) -> Helpers:
     from flowtop.capture.ebpf.launch import start_helpers
 
     try:
-        return start_helpers(owners=options.owners)
+        return start_helpers(owners=options.owners, check=_check_lines)
     except OSError as error:
         raise host_fault("cannot start a helper", error) or error from error
+
+
+def _check_lines() -> list[str]:
+    from flowtop.capture.ebpf.check import check_host, report
+
+    return report(check_host())
 
 
 def _pipeline_config(options: RunOptions) -> PipelineConfig:

@@ -30,6 +30,8 @@ SUFFIXES = frozenset((".ipfix", ".jsonl", ".json", ".csv", ".parquet", ".pcapng"
 """Of files that are named on the screen."""
 
 
+_SETTINGS = ".json"
+"""Programs read their settings from such files: one that is there is not replaced."""
 _CAP_CHOWN = 0
 _MOST_MADE = 64
 """Directories that are made and not released."""
@@ -65,13 +67,23 @@ class Permitted:
         """Whether this file may be opened; `new`: it must not exist yet."""
         if path in self.named:
             return True
-        return self.permits_directory(path) and Path(path).suffix in SUFFIXES and (new or not os.path.lexists(path))
+        return self.permits_directory(path) and Path(path).suffix in SUFFIXES and (
+            new or not os.path.lexists(path) or (Path(path).suffix != _SETTINGS and _is_plain(path)))
 
     def permits_directory(self, path: str) -> bool:
         """Whether a directory may be made there."""
         parent, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - ".." must not lead elsewhere
         place = Path(os.path.realpath(parent), name)
         return any(_is_below(place, directory) for directory in self.directories)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether it is a file of root's that has no other name: then `open_output` renames it, and spoils nothing."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and not status.st_uid
 
 
 def _is_below(place: Path, directory: Path) -> bool:
@@ -168,7 +180,8 @@ class _Opening(Operations):
     def _open(self, message: Mapping[str, Any], path: Path) -> Answer:
         new, wall_s = member(message, "new", bool), member(message, "wall_s", float)
         self._require(path, new=new)
-        output = files.open_output(path, lambda: wall_s, new=new or str(path) not in self._permitted.named)
+        anew = str(path) not in self._permitted.named and not _is_plain(str(path))
+        output = files.open_output(path, lambda: wall_s, new=new or anew)
         status = os.fstat(output.descriptor)
         self._opened.add((status.st_dev, status.st_ino))
         return {"regular": output.regular, "made": output.made,

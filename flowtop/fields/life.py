@@ -95,7 +95,7 @@ def _state_term(row: FlowRow, lookups: Lookups) -> str:
 _STATE_COLUMN = Column(
     "state", "ST", 3, "SYN, EST, FIN, RST; NO REPLY (N/R) to a SYN or ping for 3 s; dup counted elsewhere; tun a "
     "tunnel, counted in the flows it carries; sec decrypted by IPsec, counted as it came; · active; end ended; "
-    "gone: of a comparison (d), no longer listed.",
+    "gone left.",
     lambda row, _, __: _state_text(row), (_rank,), 1, _state_term, shortened=_shortened, longest=len(NO_REPLY),
     severity=_state_severity)
 STATE = Field(

@@ -12,7 +12,7 @@ from flowtop.query.layout import columns_of, sort_column
 from flowtop.query.query import Query
 
 _GROUPS = ("rate", "rate_in", "rate_out", "flows", "share", "rtt", "retransmits", "bytes", "packets", "age")
-_COMMON = ("rate_in", "rate_out", "share", "flows", "rtt", "retransmits", "process", "service", "bytes", "packets",
+_COMMON = ("rate_in", "rate_out", "share", "flows", "rtt", "retransmits", "bytes", "process", "service", "packets",
            "rate", "age")
 _LISTED_PRIORITY = 2
 _WINDOWED = ("rate", "share")

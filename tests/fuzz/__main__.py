@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir(), "flowtop-fuzz"),
                         help="directory for inputs that were found (%(default)s)")
+    parser.add_argument("--grow", type=Path, help="directory for short inputs with new outcomes")
     options = parser.parse_args()
     found = 0
     for name in TARGETS if options.target == "all" else [options.target]:
@@ -27,7 +28,8 @@ def main() -> int:
         if reason:
             print(f"{name}: not tried: {reason}")
             continue
-        report = fuzz(TARGETS[name](), seconds=options.minutes * 60, seed=options.seed, kept=options.kept / name)
+        report = fuzz(TARGETS[name](), seconds=options.minutes * 60, seed=options.seed, kept=options.kept / name,
+                      grow=options.grow and options.grow / name)
         print(f"{name}: {report.inputs:,} inputs, {report.outcomes:,} kinds of outcome, "
               f"{report.grown_mib:.0f} MiB more, {len(report.findings)} findings (seed {options.seed})", flush=True)
         for what, path in report.findings.items():

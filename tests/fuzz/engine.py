@@ -25,6 +25,8 @@ MOST_MIB = 256
 """Beyond what the target has when it starts."""
 MOST_OCTETS = 1 << 20
 _POOL = 3000
+_SHORT = 400
+"""Octets of an input that is worth keeping."""
 _LENGTH = struct.Struct("=Q")
 _INTERESTING = (b"\0", b"\1", b"\x7f", b"\x80", b"\xff", b"\0\0", b"\0\1", b"\0\4", b"\xff\xfe", b"\xff\xff",
                 b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\0", b"\0\0\0\0\0\0\0\0", b"\xff" * 8)
@@ -98,12 +100,13 @@ def changed(rng: random.Random, octets: bytes, other: bytes, words: Sequence[byt
     return bytes(found[:MOST_OCTETS])
 
 
-def fuzz(target: Target, *, seconds: float, seed: int, kept: Path) -> Report:
+def fuzz(target: Target, *, seconds: float, seed: int, kept: Path, grow: Path | None = None) -> Report:
     """Try for so long.
 
     Args:
         seed: of the random changes.
         kept: directory for inputs that are findings; made when there is one.
+        grow: directory for short inputs with an outcome that no seed has; None: they are not kept.
     """
     report, until = Report(), time.monotonic() + seconds
     with mmap.mmap(-1, _LENGTH.size + MOST_OCTETS) as last:
@@ -112,7 +115,7 @@ def fuzz(target: Target, *, seconds: float, seed: int, kept: Path) -> Report:
             child = os.fork()
             if child == 0:
                 os.close(read)
-                _try(target, until, seed, last, write)
+                _try(target, until, seed, last, write, grow)
             os.close(write)
             with os.fdopen(read) as said:
                 lines = said.read().splitlines()
@@ -138,18 +141,21 @@ def _note(report: Report, lines: Sequence[str], status: int, last: mmap.mmap, ke
     elif status and not finding:
         finding = f"ended with status {os.waitstatus_to_exitcode(status)}"
     if finding and finding not in report.findings:
-        kept.mkdir(parents=True, exist_ok=True)
-        octets = last[_LENGTH.size:_LENGTH.size + _LENGTH.unpack_from(last)[0]]
-        path = kept / hashlib.sha256(octets).hexdigest()[:16]
-        path.write_bytes(octets)
-        report.findings[finding] = str(path)
+        report.findings[finding] = str(_keep(last[_LENGTH.size:_LENGTH.size + _LENGTH.unpack_from(last)[0]], kept))
+
+
+def _keep(octets: bytes, place: Path) -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / hashlib.sha256(octets).hexdigest()[:16]
+    path.write_bytes(octets)
+    return path
 
 
 def _too_long(*_: object) -> None:
     raise TooLongError
 
 
-def _try(target: Target, until: float, seed: int, last: mmap.mmap, said: int) -> None:
+def _try(target: Target, until: float, seed: int, last: mmap.mmap, said: int, grow: Path | None) -> None:
     """The child: until the time is over, or something is found."""
     status, rng = 1, random.Random(seed)
     signal.signal(signal.SIGALRM, _too_long)
@@ -175,6 +181,8 @@ def _try(target: Target, until: float, seed: int, last: mmap.mmap, said: int) ->
                 signal.setitimer(signal.ITIMER_REAL, 0)
             if not finding and outcome not in outcomes:
                 outcomes.add(outcome)
+                if grow is not None and inputs > len(target.seeds) and len(octets) <= _SHORT:
+                    _keep(octets, grow)
                 if len(pool) < _POOL:
                     pool.append(octets)
                 else:

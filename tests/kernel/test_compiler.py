@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowtop.capture.ebpf import compiler
-from flowtop.capture.ebpf.loader import MAPS, PROGRAMS
+from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, WAKE_MAPS
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
 from tests.descriptors import open_descriptors
 
@@ -98,7 +98,7 @@ class TestCompile:
         before = Path.cwd(), dict(os.environ), open_descriptors()
         loaded = compiler.compile_program(map_entries=64, coarse_clock=False)
         assert set(loaded.programs) == set(PROGRAMS)
-        assert set(loaded.maps) == set(MAPS)
+        assert set(loaded.maps) == {*MAPS, *WAKE_MAPS}
         assert not any(os.get_inheritable(fd) for fd in [*loaded.programs.values(), *loaded.maps.values()])
         loaded.close()
         assert (Path.cwd(), dict(os.environ), open_descriptors()) == before

@@ -221,7 +221,7 @@ def test_interfaces_beyond_the_limit_of_open_files_are_said_and_observed_when_th
             near.ip(f"link add v{number} type veth peer name p{number}")
         for name in names:
             near.ip(f"link set {name} up")
-        command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", prefix=("prlimit", "--nofile=69"))
+        command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", prefix=("prlimit", "--nofile=72"))
         try:
             command.await_rounds(2)
             gaps = {one["interface"]: one["reason"] for one in command.rounds()[-1]["notObserved"]}

@@ -13,18 +13,22 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import flowtop
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = f"flowtop-{flowtop.__version__}.data/data/share/"
 """What is installed below share/."""
-PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+BUILD: list[str] = PYPROJECT["build-system"]["requires"]
 
 
-def build(source: Path, kind: str, into: Path) -> Path:
+def build(source: Path, kind: str, into: Path, umask: int = -1) -> Path:
     """Build one distribution of a source tree without touching the network."""
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(into)],
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(into)], umask=umask,
                    cwd=source, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     (built,) = into.glob("*.whl" if kind == "wheel" else "*.tar.gz")
     return built
@@ -166,13 +170,62 @@ def test_the_wheel_asks_for_these_dependencies_and_never_for_bcc(wheel: zipfile.
     assert names == {"textual", "rich", "click", "numpy", "lark", "maxminddb", "dnspython"}
 
 
-def test_the_sdist_builds_the_same_wheel(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+def test_who_builds_it_elsewhere_gets_the_same_octets(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """From the sdist, in another directory, with other times and another umask; both as in this checkout."""
     sdist = build(REPOSITORY, "sdist", tmp_path / "sdist")
-    subprocess.run(["tar", "-xf", str(sdist), "-C", str(tmp_path)], check=True)
+    subprocess.run(["tar", "-xmf", str(sdist), "-C", str(tmp_path)], umask=0o077, check=True)
     (source,) = tmp_path.glob("flowtop-*")
-    rebuilt = zipfile.ZipFile(build(source, "wheel", tmp_path / "wheel"))
-    assert sorted(rebuilt.namelist()) == sorted(wheel.namelist())
     assert [name for name in LICENCES if not (source / name).is_file()] == []
+    assert wheel.filename is not None
+    again = build(source, "wheel", tmp_path / "again", umask=0o077)
+    assert zipfile.ZipFile(again).namelist() == wheel.namelist()
+    assert again.read_bytes() == Path(wheel.filename).read_bytes()
+    assert build(source, "sdist", tmp_path / "again", umask=0o077).read_bytes() == sdist.read_bytes()
+
+
+# ---- what is fetched
+
+def locked(name: str) -> dict[str, list[Requirement]]:
+    """The requirements of a lock file by name of package. Each has a hash, and nothing else is in it."""
+    found: dict[str, list[Requirement]] = {}
+    for entry in re.split(r"\n(?!\s)", (REPOSITORY / "flowtop" / "packaging" / name).read_text().strip()):
+        text, *hashes = entry.replace("\\\n", " ").split(" --hash=")
+        assert hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64}\s*", value) for value in hashes), text
+        requirement = Requirement(text.strip())
+        found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return found
+
+
+def test_every_dependency_has_an_upper_bound() -> None:
+    groups = [PROJECT["dependencies"], BUILD, *PROJECT["optional-dependencies"].values()]
+    unbounded = [text for group in groups for text in group
+                 if not any(bound.operator == "<" for bound in Requirement(text).specifier)]
+    assert unbounded == []
+
+
+LOCKS = {"requirements.txt": PROJECT["dependencies"] + BUILD,
+         "requirements-test.txt": PROJECT["dependencies"] + BUILD + PROJECT["optional-dependencies"]["test"]}
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_one_version_within_the_bounds_of_each(name: str, machine: str, python: str) -> None:
+    here = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": machine,
+            "sys_platform": "linux", "platform_system": "Linux"}
+    packages = locked(name)
+    for text in LOCKS[name]:
+        asked = Requirement(text)
+        chosen = [requirement for requirement in packages.get(canonicalize_name(asked.name), [])
+                  if requirement.marker is None or requirement.marker.evaluate(here)]
+        assert len(chosen) == 1, text
+        (pin,) = chosen[0].specifier
+        assert pin.operator == "==" and asked.specifier.contains(pin.version), text
+
+
+def test_the_locks_agree() -> None:
+    tested = locked("requirements-test.txt")
+    assert {name: tested.get(name) for name in locked("requirements.txt")} == locked("requirements.txt")
 
 
 def test_the_version_is_one() -> None:

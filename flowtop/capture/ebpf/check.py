@@ -9,7 +9,7 @@ import resource
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -62,6 +62,16 @@ class Finding:
     ok: bool
     detail: str
     remedy: str = ""
+
+
+def report(findings: Sequence[Finding]) -> list[str]:
+    """The lines of `flowtop --check`."""
+    width, lines = max(len(finding.name) for finding in findings), []
+    for finding in findings:
+        lines.append(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name.ljust(width)}  {finding.detail}")
+        if not finding.ok and finding.remedy:
+            lines.append(f"      {' ' * width}  remedy: {finding.remedy}")
+    return lines
 
 
 def check_host() -> tuple[Finding, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,11 @@ class Helpers:
         self.loader.close()
         self.looker.close()
 
+    def check(self) -> str:
+        """What this host can do, as `flowtop --check` says it. Takes a second. Raises OSError, FlowtopError."""
+        with closing(self.loader.begin("check")) as pending:
+            return "\n".join(pending.result()[0]["lines"]) + "\n"
+
     def compile_flows(self, *, map_entries: int, expression: str, decap: bool, tunnel_ports: Mapping[int, int] | None,
                       owners: bool, names: bool) -> Pending:
         """Start compiling, see compiler.Compilation. Raises OSError."""
@@ -65,24 +70,26 @@ def ports_message(ports: Mapping[int, int] | None) -> list[list[int]]:
     return [[int(port), int(tunnel)] for port, tunnel in (ports or {}).items()]
 
 
-def start_helpers(*, owners: bool) -> Helpers:
+def start_helpers(*, owners: bool, check: Callable[[], list[str]]) -> Helpers:
     """Start both. For a process without further threads, that has what capture needs. Raises OSError.
 
     Args:
         owners: the root of cgroup v2 is needed.
+        check: makes the lines of a check of the host.
     """
     root = (cgroup2_root() or detached_root()) if owners else None
     grace: tuple[int, int] | None = None
     with suppress(OSError):  # loading says what is refused, and why
         grace = bpf.grace_maps()
-    loader = start_helper(LOADER_KEEPS, _Loader())
+    loader = start_helper(LOADER_KEEPS, _Loader(check))
     return Helpers(loader, start_helper(LOOKER_KEEPS, _Looker()), grace, root)
 
 
 class _Loader(Operations):
     """What it needs is imported in its process, when it is needed: the one that shows a screen has no time for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], list[str]]) -> None:
+        self._check = check
         self._attaching: Attaching | None = None
 
     def at_once(self, op: str) -> Operation | None:
@@ -95,6 +102,8 @@ class _Loader(Operations):
 
     def apart(self, op: str) -> Operation | None:
         """See Operations."""
+        if op == "check":
+            return lambda *_: ({"lines": self._check()}, [])
         if op not in ("flows", "packets"):
             return None
         from flowtop.capture.ebpf import compiling

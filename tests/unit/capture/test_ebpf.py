@@ -255,10 +255,11 @@ class TestCheck:
         assert set(tried) == {(-1, -1)}, "RLIM_INFINITY, for packets and for names"
         assert limit == [(65_536, 65_536)], "nothing is changed"
 
-    @pytest.mark.parametrize(("most", "works"), [(0, False), (4, False), (5, True)])
+    @pytest.mark.parametrize(("most", "works"), [(0, False), (7, False), (8, True)])
     def test_a_limit_of_threads_that_a_capture_would_meet_is_found(
             self, monkeypatch: pytest.MonkeyPatch, most: int, works: bool) -> None:
-        """A capture of owners has four threads and a child process at once: `pids.max` of 6."""
+        """A capture of owners has four threads, a child process, two helpers and a process that opens files: with the
+        first thread 9."""
         begin, alive = threading.Thread.start, []
 
         def start_thread(thread: threading.Thread) -> None:

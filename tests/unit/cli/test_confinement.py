@@ -138,7 +138,8 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         steps: list[list[Any]] = [
-            ["read", "/etc/shadow"], ["read", str(capture)], ["write", outside], ["execute"], ["fork"], ["load"],
+            ["read", "/etc/shadow"], ["read", str(capture)], ["write", outside], ["execute"], ["exec"],
+            ["fork"], ["load"],
             ["tcp", server.getsockname()[1]], ["packets"], ["trace", os.getpid()], ["signal", os.getpid()],
             ["namespace"], ["helper", outside]]
         if mode == "file":
@@ -156,6 +157,7 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
     outcome = {step[0] + str(step[1:]): came for step, came in json.loads(report.read_text())}
     made = Path(outside).exists()
     Path(outside).unlink(missing_ok=True)
+    assert outcome.pop("exec[]") == ("EPERM" if confined else "ENOENT")
     if confined:
         assert set(outcome.values()) <= {"EPERM", "EACCES", "ENOENT"} and not made, outcome
         assert list(outcome.values()).count("ENOENT") == (mode == "sudo"), "there is a helper only where root writes"
@@ -188,6 +190,8 @@ def test_what_is_opened_for_a_run_that_is_not_root_any_more_is_fixed_before(tmp_
     (tmp_path / "there").mkdir()
     (tmp_path / "here" / "way").symlink_to(tmp_path / "there")
     (tmp_path / "here" / "kept.csv").write_text("of somebody")
+    (tmp_path / "here" / "settings.json").write_text("{}")
+    (tmp_path / "here" / "link.csv").symlink_to("kept.csv")
     script = f"""
 import os, sys
 from pathlib import Path
@@ -206,7 +210,10 @@ first = attempt("new.csv")
 print("made", first.made, (here / "new.csv").read_text())
 print("named", attempt("../named.x", new=False))
 print(*[attempt(name, new=False) for name in (
-    "kept.csv", ".bashrc", ".hidden/x.csv", "way/x.csv", "../x.csv", "x.service", "../../x.csv")], sep="|")
+    "settings.json", "link.csv", ".bashrc", ".hidden/x.csv", "way/x.csv", "../x.csv", "x.service", "../../x.csv")],
+    sep="|")
+os.close(first.descriptor)
+print("again", attempt("new.csv", new=False).aside is not None)
 folder = writer.make_directory(here / "bundle")
 print("folder", os.fstat(folder).st_uid)
 os.close(os.open("x.txt", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
@@ -221,8 +228,8 @@ print((here / "kept.csv").read_text())
                           check=False)
     refused = "not one of the files that were named at the start"
     lines = done.stdout.splitlines()
-    assert [lines[0], *lines[2:]] == ["made True x", "|".join([refused] * 7), f"folder {PERSON}", "released 0 0",
-                                      "of somebody"], done.stderr
+    assert [lines[0], *lines[2:]] == ["made True x", "|".join([refused] * 8), "again True", f"folder {PERSON}",
+                                      "released 0 0", "of somebody"], done.stderr
     assert lines[1] == f"named {refused}", "a name is what was typed, not what it leads to"
 
 
