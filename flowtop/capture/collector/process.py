@@ -54,6 +54,8 @@ _COUNTING_FLOWS = (5, 6, 7)
 _WITH_RECORDS = frozenset(("length", "count", "set", "record", "withdrawn"))
 """Skipped parts of messages that may have had records, so that the next sequence number is not known."""
 _SWEEP_S = 60.0
+_NEWS = 16
+"""So many records of Options Data in one Set count as one thing that is new: tables are sent at once, and large."""
 _SWEPT = 4
 """So many Templates and sessions are looked at with each message."""
 
@@ -479,8 +481,9 @@ class CollectingProcess:
             self._counts["dropped_options"] += data_set.count
             return
         self._announced.read(known.session, domain, data_set, lambda: self._settle(known))
-        self._spend(known.session, self._announced.news)
-        self._announced.news = 0
+        if self._announced.news:
+            self._spend(known.session, 1 + self._announced.news // _NEWS)
+            self._announced.news = 0
         self._store.use(known.session.key, domain, data_set.template.id)
         if not data_set.template.plain:
             self._bound_templates(known)

@@ -229,6 +229,15 @@ def test_what_is_new_has_a_budget_and_what_is_repeated_is_free() -> None:
     assert process._store.get(1, 7, 259) is not None and process._store.get(VICTIM.key, 7, 256) is not None
 
 
+def test_a_large_table_of_names_at_once_is_within_the_budget() -> None:
+    process = CollectingProcess()
+    process.receive(ipfix(template(300, ((10, 4), (82, 8)), scope=1)), VICTIM, NOW_S)
+    for start in range(0, 6_000, 40):
+        process.receive(ipfix(set_of(300, b"".join(struct.pack(">I8s", number, b"if")
+                                                   for number in range(start, start + 40)))), VICTIM, NOW_S)
+    assert len(process.points.names) == 6_000 and not process.statistics().dropped_options
+
+
 @pytest.mark.usefixtures("scarce")
 def test_names_and_agents_beyond_the_budget_are_counted() -> None:
     process = CollectingProcess()
