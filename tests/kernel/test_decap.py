@@ -239,7 +239,7 @@ def tunnelled(draw: st.DrawFn) -> bytes:
     return bytes(frame)
 
 
-@settings(max_examples=int(os.environ.get("DECAP_EXAMPLES", "150")), deadline=None,
+@settings(max_examples=int(os.environ.get("DECAP_EXAMPLES", "80")), deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(frames=st.lists(tunnelled(), min_size=1, max_size=5))
 def test_kernel_and_file_parser_agree(program: FlowProgram, frames: list[bytes]) -> None:

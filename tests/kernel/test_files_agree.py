@@ -157,7 +157,7 @@ def file_table(frames: list[bytes], *, decap: bool = False) -> tuple[Table, dict
             tuple(map(found.total, COUNTERS)))
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture,
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture,
                                                                   HealthCheck.too_slow])
 @given(frames=st.lists(generated_frames(), min_size=1, max_size=8))
 def test_kernel_and_file_parser_agree(program: FlowProgram, frames: list[bytes]) -> None:

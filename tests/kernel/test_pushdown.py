@@ -153,7 +153,7 @@ def filtered(text: str, *, observation_points: bool = True, whole: bool = False)
     return loaded(pushed.expression, whole=whole)
 
 
-SLOW = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")

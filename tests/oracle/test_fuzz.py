@@ -36,7 +36,7 @@ from tests.unit.capture.collector import test_sflow as agent
 from tests.unit.capture.files.reading import read
 from tests.unit.export.flows import flows
 
-TRIES = 25
+TRIES = 12
 """Of each file."""
 INTERESTING = (b"\0", b"\xff", b"\0\0", b"\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\x80\0\0\0",
                b"\0\1\0\1")
@@ -116,7 +116,7 @@ def test_exports_of_flows_in_tunnels() -> None:
     rng = random.Random("tunnels")
     with memory_below(40_000_000):
         process = CollectingProcess()
-        for number in range(1_000):
+        for number in range(400):
             octets = messages[number % len(messages)]
             octets = octets if number < len(messages) else damaged(octets, rng, 16)
             process.receive(octets, Session("t", "192.0.2.1", True), 1_780_000_000.0 + number)
@@ -132,7 +132,7 @@ def test_sflow() -> None:
     rng = random.Random("sflow")
     with memory_below(40_000_000):
         process = CollectingProcess()
-        for number in range(1_000):
+        for number in range(400):
             process.receive(damaged(octets, rng, 4), Session("s", "192.0.2.1", True), 1_780_000_000.0 + number)
         _, counters, _ = process.drain()
         assert int(counters["octets"].sum()) == int(process.points.observations()["octets"].sum())

@@ -297,7 +297,7 @@ def metered(ticks: Sequence[Sequence[tuple[Any, ...]]], mode: str = "mark", idle
     return table
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.lists(entries, min_size=1, max_size=4), st.sampled_from(["mark", "drop", "off"]),
        st.lists(st.sampled_from(list(PLAIN_KEYS)), min_size=1, max_size=3, unique=True))
 def test_sums_of_groups_have_each_packet_once(ticks: list[Any], mode: str, group: list[str]) -> None:

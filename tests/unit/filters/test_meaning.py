@@ -317,7 +317,7 @@ EXPRESSIONS = st.recursive(TESTS, lambda inner: st.one_of(
     max_leaves=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(flow(), min_size=1, max_size=30), EXPRESSIONS)
 def test_masks_equal_a_plain_reading(flows: list[dict[str, Any]], test: Test) -> None:
     text, holds = test

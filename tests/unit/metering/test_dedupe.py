@@ -216,7 +216,7 @@ _entry = st.tuples(st.integers(0, 3), st.sampled_from(list(Kind)), st.integers(0
 _ticks = st.lists(st.tuples(st.integers(200, 9_000), st.lists(_entry, max_size=16)), max_size=20)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(_ticks, st.sampled_from([2, 1000]))
 def test_of_what_points_saw_at_one_time_the_most_counts(ticks: Any, max_flows: int) -> None:
     flows = table(max_flows=max_flows)

@@ -385,7 +385,7 @@ def _batch_of(entries: list[Any], now_ms: int, length_ms: int) -> FlowBatch:
         for port, kind, direction, ifindex, vlan, packets, octets, bits, share in distinct.values()], at(now_ms / 1000))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(_ticks, st.sampled_from(["mark", "drop", "off"]), st.sampled_from([1, 3, 1000]), st.booleans())
 def test_records_tell_every_packet_and_octet_of_every_key_once(
         ticks: list[tuple[int, list[Any]]], dedupe: str, max_flows: int, two_batches: bool) -> None:

@@ -501,7 +501,7 @@ def conversation(row: FlowRow, dedupes: bool) -> tuple[Hashable, Hashable]:
     return (who, row.protocol, row.ip_version, row.kind, point), turned
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(flows, st.sampled_from(["mark", "off"]))
 def test_biflows_are_what_plain_python_makes_of_the_flows(some: list[Any], dedupe: str) -> None:
     entries = []

@@ -327,7 +327,7 @@ GOOD = message_of(A_2_1, A_2_2, A_3, A_4_1, A_4_3, A_4_4,
                   set_of(272, b"\4eth0\0\0\1\3abc\3wg0\0\0\2\xff\0\2xy"))
 
 
-@settings(patient, max_examples=400)
+@settings(patient, max_examples=150)
 @given(st.lists(st.tuples(st.integers(4, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6),
        st.integers(0, len(GOOD)), st.booleans())
 def test_mutated_messages_end_in_a_result_or_a_clear_error(

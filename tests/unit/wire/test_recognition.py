@@ -45,7 +45,7 @@ def test_two_datagrams_of_any_kinds(first: int, second: int) -> None:
     assert split_exports(ALL[first] + ALL[second]) == [ALL[first], ALL[second]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from(ALL), max_size=30))
 def test_datagrams_one_after_the_other(datagrams: list[bytes]) -> None:
     assert split_exports(b"".join(datagrams)) == datagrams
@@ -67,7 +67,7 @@ def test_damage_costs_one_datagram(bad: bytes, after: bytes) -> None:
     assert split_exports(NINE[0] + bad + after + after) == [NINE[0], bad, after, after]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(ALL), min_size=1, max_size=8), st.integers(0, 1000))
 def test_any_damage_loses_no_octet(datagrams: list[bytes], seed: int) -> None:
     octets, rng = bytearray(b"".join(datagrams)), random.Random(seed)

@@ -121,7 +121,7 @@ BASES = [
 ]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(base=st.sampled_from(BASES), data=st.data())
 def test_mutated_files_end_in_books_that_balance_or_in_one_line(
         tmp_path: Path, base: bytes, data: st.DataObject) -> None:
@@ -166,7 +166,7 @@ def test_ipfix_records_without_template_are_told(tmp_path: Path) -> None:
     assert read(path).fault == "x has 1 sets without template"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutated_ipfix_files_end_in_books_that_balance_or_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
     octets = bytearray(ipfix_file() * 2)

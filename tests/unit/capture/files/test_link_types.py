@@ -68,7 +68,7 @@ def test_a_source_route_of_token_ring_is_skipped(tmp_path: Path) -> None:
     assert dict(read(path).flows) == {KEYS[f.IPV4]: (1, len(PACKETS[f.IPV4]))}
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=st.sampled_from(links.CASES), cut=st.integers(0, 200),
        changes=st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), max_size=6))
 def test_what_is_cut_or_damaged_is_counted(tmp_path: Path, case: links.Case, cut: int,

@@ -122,7 +122,7 @@ def test_waiting_fragments_are_limited(version: int, monkeypatch: pytest.MonkeyP
     assert len(found) == 96 and len(joiner._waiting) == 4 and joiner._octets == 4 * 1480
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(0, 60), st.booleans(),
                           st.sampled_from([4, 6])), max_size=30))
 def test_any_fragments_end_in_datagrams_of_bounded_length(given: list[tuple[int, int, int, bool, int]]) -> None:
