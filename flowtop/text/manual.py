@@ -12,9 +12,8 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.text.suggestions import nearest
 
 ORDER = ("quick-start", "keys", "filters", "options", "columns", "json", "processes", "names", "trouble", "export",
-         "counting",
-         "tunnels", "files", "packets", "collector", "networks", "service", "confinement", "security", "benchmarks", "design",
-         "library", "adding-a-field", "changes")
+         "counting", "tunnels", "files", "packets", "collector", "networks", "service", "confinement", "security",
+         "benchmarks", "design", "library", "adding-a-field", "changes")
 """Topics as a reader needs them. A page that is not listed here comes after these; one that is missing is left out."""
 
 _PAGES = files("flowtop").joinpath("docs")
