@@ -28,7 +28,7 @@ async def test_help_says_how_to_come_to_the_manual() -> None:
 
 
 async def test_the_list_has_every_page_with_its_title() -> None:
-    async with running(FakeSource(FLOWS), 80, 24) as pilot:
+    async with running(FakeSource(FLOWS), 80, 30) as pilot:
         screen = await shown(pilot, "question_mark", "m")
         assert "flowtop manual: pages" in screen[0]
         listed = [text.split(maxsplit=1) for text in screen[1:1 + len(manual.topics())]]

@@ -17,6 +17,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import flowtop
+from flowtop.capture.ebpf.helper import LOADER_KEEPS, LOOKER_KEEPS
+from flowtop.cli.main import command
+from flowtop.cli.run_options import run_options
+from flowtop.export.url import parse_export_url
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = f"flowtop-{flowtop.__version__}.data/data/share/"
@@ -230,3 +234,44 @@ def test_the_locks_agree() -> None:
 
 def test_the_version_is_one() -> None:
     assert PROJECT["version"] == flowtop.__version__
+
+
+# ---- the Debian package
+
+DEBIAN = REPOSITORY / "flowtop" / "packaging" / "debian"
+CAPABILITIES = {2: "CAP_DAC_READ_SEARCH", 12: "CAP_NET_ADMIN", 19: "CAP_SYS_PTRACE", 21: "CAP_SYS_ADMIN",
+                24: "CAP_SYS_RESOURCE", 38: "CAP_PERFMON", 39: "CAP_BPF"}
+"""As in linux/capability.h."""
+
+
+def unit_settings() -> dict[str, list[str]]:
+    """Words of each setting of the service."""
+    lines = (DEBIAN / "flowtop.flowtop-export@.service").read_text().splitlines()
+    return {name: value.split() for name, _, value in (line.partition("=") for line in lines if "=" in line)}
+
+
+def test_the_service_may_do_what_the_helpers_need_and_has_the_command_line_of_the_manual() -> None:
+    settings = unit_settings()
+    kept = {CAPABILITIES[number] for number in (*LOADER_KEEPS, *LOOKER_KEEPS)}
+    # To become another user, without groups and capabilities, and to give it its spools.
+    assert set(settings["CapabilityBoundingSet"]) == kept | {"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_CHOWN"}
+    program, *arguments = settings["ExecStart"]
+    assert program == "/usr/bin/flowtop"
+    # The settings that are its example.
+    at = arguments.index("--config") + 1
+    arguments[at] = str(DEBIAN / "main.toml")
+    chosen = run_options(command.make_context("flowtop", arguments))
+    assert chosen.batch and chosen.output == "none" and chosen.interface == ("eth0",)
+    for url in chosen.export:
+        parse_export_url(url)
+    state = {"/var/lib/" + directory for directory in settings["StateDirectory"]}
+    assert {*settings["WorkingDirectory"], str(chosen.state_directory)} == state
+
+
+def test_the_service_is_little_exposed() -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = DEBIAN / "flowtop.flowtop-export@.service"
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=40", str(unit)],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout.splitlines()[-1:]
