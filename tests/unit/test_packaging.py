@@ -13,11 +13,11 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
-from flowtop.capture.ebpf.helper import LOADER_KEEPS, LOOKER_KEEPS
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import flowtop
+from flowtop.capture.ebpf.launch import LOADER_KEEPS, LOOKER_KEEPS
 from flowtop.cli.main import command
 from flowtop.cli.run_options import run_options
 from flowtop.export.url import parse_export_url
