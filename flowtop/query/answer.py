@@ -422,6 +422,7 @@ class _Sums(NamedTuple):
         return tick, ten, sixty
 
 
+_NO_SLOTS: Slots = np.empty(0, np.int64)
 _SUMMED = ("octet_delta", "octets_10s", "octets_60s", "packet_delta", "octet_total", "packet_total")
 
 
@@ -437,6 +438,9 @@ def _counted(source: FlowSource, flows: npt.NDArray[np.bool_]) -> npt.NDArray[np
 
 def _sums(source: FlowSource, flows: npt.NDArray[np.bool_]) -> _Sums:
     """Of these flows of a `measured` source, without parents."""
+    if not flows.any():
+        nothing = (0,) * len(_SUMMED)
+        return _Sums(nothing, nothing, (_NO_SLOTS, _NO_SLOTS))
     columns, counted = source.columns, _counted(source, flows)
     inward = columns[REMOTE_IS_SOURCE]
     ways = np.flatnonzero(counted & inward), np.flatnonzero(counted & ~inward)

@@ -35,6 +35,8 @@ def flow_rows(source: FlowSource, slots: Slots, totals: Totals = _NONE) -> tuple
         source: `measures.measured`.
         totals: for FlowRow.shares.
     """
+    if not len(slots):
+        return ()
     fields = _values(source, slots, totals)
     fields["flows"], fields["group"], fields["ways"] = [1] * len(slots), [()] * len(slots), [None] * len(slots)
     fields["sides"] = [None] * len(slots)

@@ -250,7 +250,7 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     if page is None:
         return justify(left, [], width)
     shown = page.query.filter
-    right = [*_counts(view, page), *_listed(view, page), Part(view.order, label="by ", rank=3)]
+    right = [*_counts(view, page), *_listed(view, page, width), Part(view.order, label="by ", rank=3)]
     if view.trail:
         left.append(Part(trail_text(view.trail, max(_LEAST_TRAIL, width // 2 - len(view.since))), theme.NAME, rank=1))
     if shown is not None:
@@ -269,7 +269,7 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     return justify(left, right, width)
 
 
-def _listed(view: HeaderView, page: Page) -> list[Part]:
+def _listed(view: HeaderView, page: Page, width: int) -> list[Part]:
     """The sum of what is listed, beside that of all: with a filter, inside a group, and of the past."""
     listed = page.listed
     if listed is None or not (page.past or page.query.filter is not None or page.query.scope is not None):
@@ -279,8 +279,8 @@ def _listed(view: HeaderView, page: Page) -> list[Part]:
     share = listed.shares[number]
     parts = [Part(into, label="in ", rank=2), Part(out_of, label="out ", rank=2)]
     if page.query.filter is not None or page.query.scope is not None:
-        per_cent = f"{'<1' if 0 < share < 0.005 else f'{100 * share:.0f}'} % of all"
-        parts.append(Part(per_cent, rank=3))
+        per_cent = f"{'<1' if 0 < share < 0.005 else f'{100 * share:.0f}'} %"
+        parts.append(Part(per_cent if width < _SPACIOUS else f"{per_cent} of all", rank=3))
     return parts
 
 
@@ -346,6 +346,8 @@ def trail_text(trail: Sequence[str], width: int) -> str:
 
 
 _STEP = " › "
+_SPACIOUS = 100
+"""Cells from which on words stand in full."""
 _LEAST_TRAIL = 24
 _LEAST_ALARM = 20
 _LEAST_BANNER = 10
