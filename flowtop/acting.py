@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from flowtop import libc
 
 _SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159}
 """Numbers of setgroups(2): libc's function is for all threads of the process."""
@@ -16,19 +17,12 @@ _UNCHANGED = 0xFFFFFFFF
 """No user id: a call that gives the present one and changes nothing."""
 
 
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 def _set_groups(groups: list[int]) -> None:
     number = _SETGROUPS.get(platform.machine())
     if number is None:
         os.setgroups(groups)
-        return
-    array = (ctypes.c_uint32 * max(1, len(groups)))(*groups)
-    if _libc().syscall(ctypes.c_long(number), ctypes.c_long(len(groups)), array):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    else:
+        libc.syscall(number, len(groups), (ctypes.c_uint32 * max(1, len(groups)))(*groups))
 
 
 _acting = threading.local()
@@ -48,7 +42,6 @@ def files_as(owner: tuple[int, int] | None) -> Iterator[bool]:
 
     Yields whether it has: only root's process can give them to itself, and one in a container may not be able to.
     """
-    libc = _libc()
     if owner is None or os.geteuid() != 0:
         yield False
         return
@@ -58,13 +51,13 @@ def files_as(owner: tuple[int, int] | None) -> Iterator[bool]:
     except OSError:
         yield False
         return
-    group_before = libc.setfsgid(gid)
-    user_before = libc.setfsuid(uid)
+    group_before = libc.set_file_group(gid)
+    user_before = libc.set_file_user(uid)
     try:
-        _acting.user = libc.setfsuid(_UNCHANGED)
-        yield bool(_acting.user == uid and libc.setfsgid(_UNCHANGED) == gid)
+        _acting.user = libc.set_file_user(_UNCHANGED)
+        yield bool(_acting.user == uid and libc.set_file_group(_UNCHANGED) == gid)
     finally:
         del _acting.user
-        libc.setfsuid(user_before)
-        libc.setfsgid(group_before)
+        libc.set_file_user(user_before)
+        libc.set_file_group(group_before)
         _set_groups(groups)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowtop.confine import libc
+from flowtop import libc
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.files import recording_owner
 
@@ -141,14 +141,14 @@ def give_up_privileges(account: Account | None, keep: int = 0) -> None:
 
 def _set_capabilities(mask: int, *, inherited: bool) -> None:
     """Have at most these: those of them that it has."""
-    libc_ = ctypes.CDLL(None, use_errno=True)
+    library = libc.library()
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     data = ctypes.create_string_buffer(24)
-    if not mask or libc_.capget(header, data):
+    if not mask or library.capget(header, data):
         low = high = 0
     else:
         _, low, _, _, high, _ = struct.unpack("=6I", data.raw)
     low, high = low & mask & 0xFFFFFFFF, high & mask >> 32
-    if libc_.capset(header, struct.pack("=6I", low, low, low * inherited, high, high, high * inherited)):
+    if library.capset(header, struct.pack("=6I", low, low, low * inherited, high, high, high * inherited)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

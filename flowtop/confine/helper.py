@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from flowtop.confine import libc, seccomp
+from flowtop import libc
+from flowtop.confine import seccomp
 from flowtop.confine.account import give_up_privileges
 from flowtop.confine.landlock import Access, Ruleset
 from flowtop.confine.messages import ProtocolError, member, receive, send

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from flowtop.confine import libc
+from flowtop import libc
 from flowtop.confine.calls import EXAMINED, FILES, NEW_SOCKETS, NEWEST, OF_SOCKETS, PROCESS, PROGRAMS, Numbers
 
 MACHINES = {"x86_64": (0, 0xC000003E, 317), "aarch64": (1, 0xC00000B7, 277)}

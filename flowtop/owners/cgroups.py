@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from flowtop import libc
+
 _UNIT = re.compile(r"\.(service|scope|socket|mount|swap)$")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _RESCAN_S = 5.0
@@ -57,16 +59,16 @@ def detached_root() -> Path | None:
 
     The mount, which is the same hierarchy, goes with the process.
     """
-    call = ctypes.CDLL(None).syscall
-    context = call(_FSOPEN, b"cgroup2", _CLOEXEC)
-    if context < 0:
-        return None
     try:
-        made = call(_FSCONFIG, context, _CREATE, None, None, 0) == 0
-        mount = call(_FSMOUNT, context, _CLOEXEC, _READ_ONLY) if made else -1
-    finally:
-        os.close(context)
-    return Path(f"/proc/self/fd/{mount}") if mount >= 0 else None
+        context = libc.syscall(_FSOPEN, ctypes.create_string_buffer(b"cgroup2"), _CLOEXEC)
+        try:
+            libc.syscall(_FSCONFIG, context, _CREATE, None, None, 0)
+            mount = libc.syscall(_FSMOUNT, context, _CLOEXEC, _READ_ONLY)
+        finally:
+            os.close(context)
+    except OSError:
+        return None
+    return Path(f"/proc/self/fd/{mount}")
 
 
 def unit_of(path: str) -> str:

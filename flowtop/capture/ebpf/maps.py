@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.ring import Ring
+from flowtop.capture.ebpf.ring import ONE_PAGE, Ring
 from flowtop.model.owners import are_processes
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
@@ -19,7 +19,6 @@ SIDES = 2
 CONTROL_SIDE, CONTROL_EVERYTHING = 1, 2
 """Bits of the control word: enum flow_control."""
 _U32 = struct.Struct("=I")
-_RING_OCTETS = 4096
 
 
 class FlowBuffer:
@@ -131,7 +130,7 @@ class FlowMaps:
         self._sides = (("flows_a", "aggregates_a", "rest_a"), ("flows_b", "aggregates_b", "rest_b"))
         self._maps = maps
         self._grace = grace
-        self._half_full = Ring(maps["half_full"], _RING_OCTETS) if "half_full" in maps else None
+        self._half_full = Ring(maps["half_full"], ONE_PAGE) if "half_full" in maps else None
         self._word = np.zeros(1, "u4")
         self._entries = np.zeros(1, "u4")
         self._insertions = [bpf.RepeatedLookup(self._inserted_fd, _U32.pack(side), self._entries.ctypes.data)

@@ -30,7 +30,7 @@ from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
 from flowtop.capture.ebpf.rights import HelpersScan, Rights
-from flowtop.capture.ebpf.ring import Ring
+from flowtop.capture.ebpf.ring import ONE_PAGE, Ring
 from flowtop.model.kinds import ICMP_ECHO, Direction, Kind, Protocol, TcpBits, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
@@ -67,7 +67,6 @@ PROCESS_DTYPE = np.dtype([
 
 _AGAIN_S = 0.01
 """Minimum pause between two looks at new processes: what is in /proc of one that lives 50 ms is read."""
-_RING_OCTETS = 4096
 _LOOK_S = 0.25
 """Between two looks at those that may have changed, at names of containers, and at address translations."""
 _SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
@@ -160,7 +159,7 @@ class ProcessNotes:
                         for index in range(2)]
         self._taken = 0
         self._lock = threading.Lock()
-        self._written = Ring(maps["processes_written"], _RING_OCTETS)
+        self._written = Ring(maps["processes_written"], ONE_PAGE)
         self.written_fd = maps["processes_written"]
 
     def close(self) -> None:
@@ -169,7 +168,7 @@ class ProcessNotes:
 
     def awaken(self) -> None:
         """Have `written_fd` be readable again only when a process is noted after this. One thread."""
-        self._written.take(_RING_OCTETS)
+        self._written.take(ONE_PAGE)
 
     @property
     def missed(self) -> int:

@@ -9,6 +9,8 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
+ONE_PAGE = 4096
+"""Octets of the smallest ring buffer, which only wakes its reader."""
 _HEADER = struct.Struct("=II")
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _LENGTH = _DISCARDED - 1

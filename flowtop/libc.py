@@ -13,7 +13,8 @@ PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 
 
 @functools.cache
-def _libc() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """libc itself, for what is called in one place."""
     return ctypes.CDLL(None, use_errno=True)
 
 
@@ -26,7 +27,7 @@ def _checked(result: int) -> int:
 
 def syscall(number: int, *arguments: Any) -> int:
     """syscall(2). Each argument is an integer, None or an array of ctypes."""
-    function = _libc().syscall
+    function = library().syscall
     function.restype = ctypes.c_long
     return _checked(function(ctypes.c_long(number), *(
         ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)))
@@ -34,4 +35,14 @@ def syscall(number: int, *arguments: Any) -> int:
 
 def prctl(option: int, *arguments: int) -> int:
     """prctl(2)."""
-    return _checked(_libc().prctl(option, *(ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:4])))
+    return _checked(library().prctl(option, *(ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:4])))
+
+
+def set_file_user(user: int) -> int:
+    """setfsuid(2), of the calling thread. Returns the former one; raises nothing."""
+    return int(library().setfsuid(ctypes.c_uint(user)))
+
+
+def set_file_group(group: int) -> int:
+    """setfsgid(2), of the calling thread. Returns the former one; raises nothing."""
+    return int(library().setfsgid(ctypes.c_uint(group)))
