@@ -17,7 +17,7 @@ _ALIGNMENT = 4
 """Fewer octets than this behind the last record are padding, whatever they are."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class DataSet:
     """Data Records of one Set, decoded on first access.
 
@@ -42,7 +42,7 @@ class DataSet:
         return _records(self.template, self.octets, 0, len(self.octets))[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UndecodedSet:
     """A Set whose Template is not known yet: pass it to `decode_data_set` when the Template has arrived.
 

@@ -20,7 +20,7 @@ from flowtop.wire.sets_decoder import SetsDecoder, only_data_sets
 from flowtop.wire.template_store import TemplateStore
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """An IPFIX Message, or a NetFlow datagram in the same form.
 

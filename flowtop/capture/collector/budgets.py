@@ -15,6 +15,8 @@ STRANGERS_BURST, STRANGERS_A_SECOND = 4_096, 1_000
 _MOST = 4_096
 """Limit of addresses whose budget is known: the least recently used have their whole budget again."""
 
+_STRANGERS = ""
+
 
 class _Account:
     __slots__ = ("left", "since_s")
@@ -29,9 +31,15 @@ class _Account:
 
 
 class Budgets:
-    """Budgets of all senders."""
+    """Budgets of all senders.
+
+    Attributes:
+        low: whose budget was spent when it was last looked at; "" stands for strangers. `is_spent` need not be asked
+            while there is nobody.
+    """
 
     def __init__(self) -> None:
+        self.low: set[str] = set()
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
         self._strangers: _Account | None = None
 
@@ -46,16 +54,20 @@ class Budgets:
         if account is None:
             account = self._accounts[source] = _Account(BURST, now_s)
             if len(self._accounts) > _MOST:
-                self._accounts.popitem(last=False)
+                self.low.discard(self._accounts.popitem(last=False)[0])
         else:
             self._accounts.move_to_end(source)
         account.refill(A_SECOND, BURST, now_s)
         account.left -= number
+        if account.left < 1:
+            self.low.add(source)
         if stranger:
             if self._strangers is None:
                 self._strangers = _Account(STRANGERS_BURST, now_s)
             self._strangers.refill(STRANGERS_A_SECOND, STRANGERS_BURST, now_s)
             self._strangers.left -= number
+            if self._strangers.left < 1:
+                self.low.add(_STRANGERS)
 
     def is_spent(self, source: str, stranger: bool, now_s: float) -> bool:
         """Whether nothing new is taken from an address now."""
@@ -64,8 +76,11 @@ class Budgets:
             account.refill(A_SECOND, BURST, now_s)
             if account.left < 1:
                 return True
+            self.low.discard(source)
         strangers = self._strangers
         if stranger and strangers is not None and strangers.left < 1:
             strangers.refill(STRANGERS_A_SECOND, STRANGERS_BURST, now_s)
-            return strangers.left < 1
+            if strangers.left < 1:
+                return True
+            self.low.discard(_STRANGERS)
         return False

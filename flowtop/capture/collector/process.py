@@ -7,6 +7,7 @@ between two drains (`full`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
 
@@ -86,7 +87,7 @@ class CollectingProcess:
         self._sequences = Sequences()
         self._held = HeldSets()
         self._templates = SharedTemplates(self._store)
-        self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], PendingSets]] = {}
+        self._pending: dict[Hashable, dict[Hashable, PendingSets]] = {}
         self._pending_records = 0
         self._sampled = SampledPackets()
         self._agents: dict[tuple[str, int], int] = {}
@@ -95,7 +96,7 @@ class CollectingProcess:
         self._extra: list[Rows] = []
         self._refused: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
-        self._swept_s: float | None = None
+        self._sweep_s = -math.inf
         self._due: list[Hashable] = []
         self._budgets = Budgets()
         self._now_s: float | None = None
@@ -125,11 +126,11 @@ class CollectingProcess:
         Returns:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
+        new = self._sessions.get(session.key) is None
         if self._correct_clocks:  # not a file
-            self._records.credit.now_s = self._now_s = now_s
-            spent = session.datagram and self._budgets.is_spent(
+            self._now_s = now_s
+            spent = bool(self._budgets.low) and session.datagram and self._budgets.is_spent(
                 session.exporter, self._sessions.is_stranger(session.exporter), now_s)
-            new = self._sessions.get(session.key) is None
             if spent and (new or _announces(octets)):
                 self.refuse("bound")
                 return False
@@ -137,8 +138,7 @@ class CollectingProcess:
             if new:
                 self._spend(session, 1)
         known = self._sessions.touch(session, now_s)
-        surplus = self._sessions.surplus(known)
-        if surplus is not None:
+        if new and (surplus := self._sessions.surplus(known)) is not None:
             self._forget(surplus)
             self._counts["evicted_sessions"] += 1
         if octets[:4] == sflow.MARK and session.datagram:
@@ -148,9 +148,9 @@ class CollectingProcess:
         except IpfixDecodeError as refusal:
             self.refuse(refusal.fault)
             return False
-        whole = octets[:len(octets) - len(message.rest)] if message.rest else octets
-        self._counts["wrong_checksums"] += checksum_holds(whole, message) is False
-        self._take_message(message, known, now_s)
+        if self._take_message(message, known, now_s):
+            whole = octets[:len(octets) - len(message.rest)] if message.rest else octets
+            self._counts["wrong_checksums"] += checksum_holds(whole, message) is False
         while message.rest:  # More messages in the same datagram.
             try:
                 message = self._decode(message.rest, session)
@@ -158,7 +158,8 @@ class CollectingProcess:
                 self._skipped["trailing"] += 1
                 break
             self._take_message(message, known, now_s)
-        self._sweep(now_s)
+        if self._due or now_s >= self._sweep_s:
+            self._sweep(now_s)
         return True
 
     def _spend(self, session: Session, number: int) -> None:
@@ -169,13 +170,16 @@ class CollectingProcess:
     def _decode(self, octets: bytes, session: Session) -> Message:
         return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
 
-    def _take_message(self, message: Message, known: KnownSession, now_s: float) -> None:
-        """Take a decoded message."""
+    def _take_message(self, message: Message, known: KnownSession, now_s: float) -> bool:
+        """Take a decoded message; returns whether there are Options Data in it."""
         self._counts["messages"] += 1
         if message.skipped:
             self._skipped.update(dict(message.skipped))
+        records, options = 0, False
         for data_set in message.data_sets:  # first, as they may have the boot time
+            records += data_set.count
             if data_set.template.scope_count:
+                options = True
                 self._take_options(known, message.domain, data_set)
         times = self._times(message, known.session, round(now_s * 1000))
         header = NO_HEADER
@@ -188,12 +192,12 @@ class CollectingProcess:
             self._held.drop(known.session.key, message.domain, template_id)
         if message.templates:
             self._learn(known, message, times.boot_ms, now_s)
-        records = message.record_count
         complete = not message.skipped or _WITH_RECORDS.isdisjoint(part for part, _ in message.skipped)
         for waiting in message.undecoded:
             count = self._take_without_template(known, message, waiting, times, now_s)
             records, complete = records + (count or 0), complete and count is not None
         self._follow(message, known.session, records, complete)
+        return options
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
@@ -295,9 +299,7 @@ class CollectingProcess:
     def _sweep(self, now_s: float) -> None:
         """Remove what has expired, a part at each message, as all at once would take long."""
         if not self._due:
-            if self._swept_s is not None and now_s - self._swept_s <= _SWEEP_S:
-                return
-            self._swept_s = now_s
+            self._sweep_s = now_s + _SWEEP_S
             self._due = [known.session.key for known in self._sessions if known.session.datagram]
             self._held.expire(now_s)
         for _ in range(_SWEPT):
@@ -344,11 +346,14 @@ class CollectingProcess:
     def _times(self, message: Message, session: Session, now_ms: int) -> MessageTimes:
         """Export and boot time of a message, and the correction of its exporter's clock."""
         export_ms = message.export_time_s * 1000
-        boot_ms = self._announced.boots.own(session, message.domain) if message.boot_ms is None else message.boot_ms
+        boot_ms = message.boot_ms
+        if boot_ms is None and self._announced.boots:
+            boot_ms = self._announced.boots.own(session, message.domain)
         shift_ms = now_ms - export_ms if self._correct_clocks else 0
-        if abs(shift_ms) <= CLOCK_TOLERANCE_MS:
+        if -CLOCK_TOLERANCE_MS <= shift_ms <= CLOCK_TOLERANCE_MS:
             shift_ms = 0
-        self._counts["corrected_clocks"] += shift_ms != 0
+        else:
+            self._counts["corrected_clocks"] += 1
         return MessageTimes(export_ms, NO_BOOT if boot_ms is None or boot_ms < 0 else boot_ms, shift_ms)
 
     def _learn(self, known: KnownSession, message: Message, boot_ms: int, now_s: float) -> None:
@@ -451,17 +456,22 @@ class CollectingProcess:
         group = self._pending.get(known.group)
         if group is None:
             group = self._pending[known.group] = {}
-        key = known.session.key, domain, id(data_set.template), header
+        template, session = data_set.template, known.session
+        key = id(template) if joinable(template) else (id(template), id(session), domain)
         pending = group.get(key)
         if pending is None:
-            if not self._has_room(known, data_set.template):
+            if not self._has_room(known, template):
                 self._counts["dropped_records"] += data_set.count
                 return
-            self.foreign = self.foreign or not is_own(data_set.template)
-            pending = group[key] = PendingSets(known.session, domain, data_set.template, header)
-            self._store.use(known.session.key, domain, data_set.template.id)
+            self.foreign = self.foreign or not is_own(template)
+            pending = group[key] = PendingSets(template)
+        place = pending.place(session, domain, header)
+        if place is None:
+            place = pending.add_source(session, domain, header)
+            self._store.use(session.key, domain, template.id)
         pending.sets.append(data_set)
-        pending.times.append(times)
+        pending.times.extend(times)
+        pending.source.append(place)
         self._pending_records += data_set.count
 
     def _has_room(self, known: KnownSession, template: Template) -> bool:
@@ -508,15 +518,17 @@ class CollectingProcess:
     def _convert(self, pending: list[PendingSets]) -> None:
         """Convert Data Sets to rows; those of one Template together, whoever sent them, as each time costs as much as
         thousands of records."""
-        together: dict[tuple[int, int | None], list[PendingSets]] = {}
+        self._records.credit.now_s = self._now_s
+        together: dict[int, PendingSets] = {}
         for part in pending:
-            if joinable(part.template):
-                together.setdefault((id(part.template), self._records.initiator(part)), []).append(part)
-            else:
-                self._extra.append(self._records.of([part]))
-        for parts in together.values():
-            parts.sort(key=lambda part: self._announced.samplers.number(part.session) > 0)
-            self._extra.append(self._records.of(parts))
+            if not joinable(part.template):
+                self._extra.append(self._records.of(part))
+            elif (first := together.setdefault(id(part.template), part)) is not part:
+                first.join(part)
+        for part in together.values():
+            initiators = self._records.initiators(part)
+            for alike in part.split(initiators) if len(set(initiators)) > 1 else (part,):
+                self._extra.append(self._records.of(alike))
 
 
 def _announces(octets: bytes) -> bool:
