@@ -187,7 +187,7 @@ class CollectingProcess:
             header = Header(message.sampling_interval, message.sampling_mode > 0)
         for data_set in message.data_sets:
             if not data_set.template.scope_count:
-                self._take(known, message.domain, data_set, times, header)
+                self._take_flows(known, message.domain, data_set, times, header)
         for template_id in message.stale:
             self._held.drop(known.session.key, message.domain, template_id)
         if message.templates:
@@ -441,7 +441,11 @@ class CollectingProcess:
         """Take Data Records: Options Data are read at once, flows wait for the drain."""
         if data_set.template.scope_count:
             self._take_options(known, domain, data_set)
-            return
+        else:
+            self._take_flows(known, domain, data_set, times, header)
+
+    def _take_flows(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header,
+                    ) -> None:
         self._counts["records"] += data_set.count
         if data_set.template.plain:
             self._keep(known, domain, data_set, times, header)
@@ -457,21 +461,25 @@ class CollectingProcess:
         if group is None:
             group = self._pending[known.group] = {}
         template, session = data_set.template, known.session
-        key = id(template) if joinable(template) else (id(template), id(session), domain)
-        pending = group.get(key)
+        pending = group.get(id(template))
         if pending is None:
-            if not self._has_room(known, template):
-                self._counts["dropped_records"] += data_set.count
-                return
-            self.foreign = self.foreign or not is_own(template)
-            pending = group[key] = PendingSets(template)
-        place = pending.place(session, domain, header)
-        if place is None:
-            place = pending.add_source(session, domain, header)
-            self._store.use(session.key, domain, template.id)
+            key = id(template) if joinable(template) else (id(template), id(session), domain)
+            pending = group.get(key)
+            if pending is None:
+                if not self._has_room(known, template):
+                    self._counts["dropped_records"] += data_set.count
+                    return
+                self.foreign = self.foreign or not is_own(template)
+                pending = group[key] = PendingSets(template)
+        latest = pending.latest
+        if latest[0] is not session or latest[1] != domain or latest[2] is not header:
+            if not pending.has_source(session, domain, header):
+                pending.add_source(session, domain, header)
+                self._store.use(session.key, domain, template.id)
+            latest = pending.latest
         pending.sets.append(data_set)
         pending.times.extend(times)
-        pending.source.append(place)
+        pending.source.append(latest[3])
         self._pending_records += data_set.count
 
     def _has_room(self, known: KnownSession, template: Template) -> bool:

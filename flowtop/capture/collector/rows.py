@@ -67,6 +67,7 @@ class PendingSets:
         times: three numbers for each: MessageTimes of its message.
         sources: where they come from.
         source: index of these for each.
+        latest: session, Observation Domain and header of the source that was added or looked up last, and its index.
     """
 
     template: Template
@@ -74,17 +75,22 @@ class PendingSets:
     times: array[int] = field(default_factory=lambda: array("q"))
     sources: list[Source] = field(default_factory=list)
     source: list[int] = field(default_factory=list)
+    latest: tuple[Session | None, int, Header | None, int] = (None, 0, None, 0)
     _places: dict[tuple[int, int, Header], int] = field(default_factory=dict)
 
-    def place(self, session: Session, domain: int, header: Header) -> int | None:
-        """Index of a source; None if it is not among them yet."""
-        return self._places.get((id(session), domain, header))
+    def has_source(self, session: Session, domain: int, header: Header) -> bool:
+        """Whether a source is among them; it is the latest then."""
+        place = self._places.get((id(session), domain, header))
+        if place is None:
+            return False
+        self.latest = session, domain, header, place
+        return True
 
-    def add_source(self, session: Session, domain: int, header: Header) -> int:
-        """Add a source; returns its index."""
+    def add_source(self, session: Session, domain: int, header: Header) -> None:
+        """Add a source."""
         place = self._places[id(session), domain, header] = len(self.sources)
         self.sources.append(Source(session, domain, header))
-        return place
+        self.latest = session, domain, header, place
 
     def join(self, other: PendingSets) -> None:
         """Add what waits for the same Template elsewhere."""
