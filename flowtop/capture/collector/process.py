@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping
 
 import numpy as np
 
-from flowtop.capture.collector.budgets import Budgets
+from flowtop.capture.collector.budgets import NEWS, Budgets
 from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.options import Announcements
@@ -25,6 +25,7 @@ from flowtop.capture.collector.sessions import MAX_AGENTS, NO_BOOT, KnownSession
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
+from flowtop.capture.collector.work import LIMITS, domain_of, excess, excess_of_lists, is_dense
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.reported import INTERFACE_NUMBERS, REPORTED_DTYPE, in_a_row
 from flowtop.model.tunnel_ports import TunnelPorts
@@ -98,7 +99,8 @@ class CollectingProcess:
         self._skipped: Counter[str] = Counter()
         self._sweep_s = -math.inf
         self._due: list[Hashable] = []
-        self._budgets = Budgets()
+        self._budgets = Budgets(NEWS)
+        self._work = Budgets(LIMITS)
         self._now_s: float | None = None
         self._interfaces = InterfaceBook()
 
@@ -134,6 +136,9 @@ class CollectingProcess:
             if spent and (new or _announces(octets)):
                 self.refuse("bound")
                 return False
+            if self._work.low and session.datagram and self._is_too_much(octets, session, now_s):
+                self.refuse("bound")
+                return False
             self._store.closed = self._sequences.closed = spent
             if new:
                 self._spend(session, 1)
@@ -148,15 +153,17 @@ class CollectingProcess:
         except IpfixDecodeError as refusal:
             self.refuse(refusal.fault)
             return False
+        self._spend_work(session, excess(message, len(octets) - len(message.rest)))
         if self._take_message(message, known, now_s):
             whole = octets[:len(octets) - len(message.rest)] if message.rest else octets
             self._counts["wrong_checksums"] += checksum_holds(whole, message) is False
-        while message.rest:  # More messages in the same datagram.
+        while rest := message.rest:  # More messages in the same datagram.
             try:
-                message = self._decode(message.rest, session)
+                message = self._decode(rest, session)
             except IpfixDecodeError:
                 self._skipped["trailing"] += 1
                 break
+            self._spend_work(session, excess(message, len(rest) - len(message.rest), further=True))
             self._take_message(message, known, now_s)
         if self._due or now_s >= self._sweep_s:
             self._sweep(now_s)
@@ -166,6 +173,16 @@ class CollectingProcess:
         """Count so much that is new against what a sender may bring about."""
         if number and self._now_s is not None and session.datagram:
             self._budgets.spend(session.exporter, self._sessions.is_stranger(session.exporter), self._now_s, number)
+
+    def _is_too_much(self, octets: bytes, session: Session, now_s: float) -> bool:
+        """Whether a message is more work than its sender may bring about now."""
+        return self._work.is_spent(session.exporter, self._sessions.is_stranger(session.exporter), now_s) and is_dense(
+            octets, self._store.domain(session.key, domain_of(octets)))
+
+    def _spend_work(self, session: Session, steps: int) -> None:
+        """Count the work of a message that is not free."""
+        if steps and self._now_s is not None and session.datagram:
+            self._work.spend(session.exporter, self._sessions.is_stranger(session.exporter), self._now_s, steps)
 
     def _decode(self, octets: bytes, session: Session) -> Message:
         return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
@@ -362,11 +379,11 @@ class CollectingProcess:
         self._store.changed = 0
         key = known.session.key
         for template in message.templates:
-            for held in self._held.take((key, message.domain, template.id), boot_ms):
+            for held in self._held.take((key, message.domain, template.id), boot_ms) if self._held else ():
                 self._take_late(known, message.domain, template, held.octets, held.times)
             if known.session.datagram:
                 place = self._templates.announced(known, message.version, message.domain, template.id, now_s)
-                if self._held.wait_at(place):
+                if self._held and self._held.wait_at(place):
                     self._release(place, boot_ms, now_s)
         self._bound_templates(known)
 
@@ -452,6 +469,7 @@ class CollectingProcess:
             return
         parts, unread = flattened(data_set)
         self._skipped["list"] += unread
+        self._spend_work(known.session, excess_of_lists(data_set, parts))
         for part in parts:
             self._keep(known, domain, part, times, header)
 
