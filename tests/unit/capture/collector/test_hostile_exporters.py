@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flowtop.capture.collector import process as process_module
-from flowtop.capture.collector.budgets import STRANGERS_BURST, Budgets
+from flowtop.capture.collector.budgets import NEWS, Budgets
 from flowtop.capture.collector.capture import collected_batch
 from flowtop.capture.collector.credit import A_SECOND, ALL_BURST, BURST, MOST, Credit
 from flowtop.capture.collector.process import TEMPLATE_LIFE_S, CollectingProcess
@@ -33,7 +33,7 @@ BUDGET = 100
 @pytest.fixture
 def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small budget."""
-    monkeypatch.setattr("flowtop.capture.collector.budgets.BURST", BUDGET)
+    monkeypatch.setattr("flowtop.capture.collector.process.NEWS", NEWS._replace(burst=BUDGET))
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def test_names_and_agents_beyond_the_budget_are_counted() -> None:
 
 def test_strangers_share_a_budget_and_known_exporters_do_not() -> None:
     budgets = Budgets()
-    for number in range(STRANGERS_BURST):
+    for number in range(NEWS.strangers_burst):
         assert not budgets.is_spent(f"10.0.{number}", stranger=True, now_s=0.0)
         budgets.spend(f"10.0.{number}", stranger=True, now_s=0.0)
     assert budgets.is_spent("10.9.9.9", stranger=True, now_s=0.0)
