@@ -136,7 +136,8 @@ def test_code_in_the_parsing_process_can_do_nothing(lab: Lab, tmp_path: Path, co
 
 HOSTILE = [
     "1);}int x(void){return 0;}//", "(key)->protocol == 6\n#include </etc/shadow>", "(key)->protocol == system(1)",
-    "((flow_word *)(key)->source_address)[9] & 0xffu) == 0x1u", "(key)->protocol = 6", "\\", "x", "1" * 20_000]
+    "((flow_word *)(key)->source_address)[9] & 0xffu) == 0x1u", "(key)->protocol = 6", "\\", "x", "1" * 20_000,
+    "(" * 300 + "(key)->protocol == 6" + ")" * 300, "1) || (1", "((1)"]
 
 
 def test_helpers_compile_only_what_filters_become() -> None:
