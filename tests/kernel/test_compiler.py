@@ -189,7 +189,7 @@ class TestCompile:
 
         monkeypatch.setattr(compiler, "_Child", Child)
         with closing(compiler.Build(str(source), [], ["x"], [], ("", ""))) as build, pytest.raises(
-                FlowtopError, match="missing.h"):
+                FlowtopError, match=r"missing\.h"):
             build.result()
         assert started == [str(compiler.source_directory() / "headers")]
 

@@ -114,7 +114,8 @@ def test_code_in_the_parsing_process_can_do_nothing(lab: Lab, tmp_path: Path, co
         steps: list[list[Any]] = [
             ["read", "/etc/shadow"], ["read", str(tmp_path / "out")], ["write", outside], ["execute"], ["exec"],
             ["fork"],
-            ["load"], ["tcp", 7777], ["packets"], ["trace", os.getpid()], ["signal", os.getpid()], ["namespace"]]
+            ["load"], ["tcp", 7777], ["other tcp", 7777, "mptcp"], ["other tcp", 7777, "fast open"],
+            ["packets"], ["trace", os.getpid()], ["signal", os.getpid()], ["namespace"]]
         plan = {"report": str(report), "steps": steps, "module": "flowtop.capture.ebpf.capture",
                 "class": "EbpfCapture"}
         (tmp_path / "out").touch()
