@@ -114,7 +114,8 @@ def test_code_in_the_parsing_process_can_do_nothing(lab: Lab, tmp_path: Path, co
         steps: list[list[Any]] = [
             ["read", "/etc/shadow"], ["read", str(tmp_path / "out")], ["write", outside], ["execute"], ["exec"],
             ["fork"],
-            ["load"], ["tcp", 7777], ["packets"], ["trace", os.getpid()], ["signal", os.getpid()], ["namespace"]]
+            ["load"], ["tcp", 7777], ["other tcp", 7777, "mptcp"], ["other tcp", 7777, "fast open"],
+            ["packets"], ["trace", os.getpid()], ["signal", os.getpid()], ["namespace"]]
         plan = {"report": str(report), "steps": steps, "module": "flowtop.capture.ebpf.capture",
                 "class": "EbpfCapture"}
         (tmp_path / "out").touch()
@@ -136,7 +137,8 @@ def test_code_in_the_parsing_process_can_do_nothing(lab: Lab, tmp_path: Path, co
 
 HOSTILE = [
     "1);}int x(void){return 0;}//", "(key)->protocol == 6\n#include </etc/shadow>", "(key)->protocol == system(1)",
-    "((flow_word *)(key)->source_address)[9] & 0xffu) == 0x1u", "(key)->protocol = 6", "\\", "x", "1" * 20_000]
+    "((flow_word *)(key)->source_address)[9] & 0xffu) == 0x1u", "(key)->protocol = 6", "\\", "x", "1" * 20_000,
+    "(" * 300 + "(key)->protocol == 6" + ")" * 300, "1) || (1", "((1)"]
 
 
 def test_helpers_compile_only_what_filters_become() -> None:

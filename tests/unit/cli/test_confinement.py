@@ -135,6 +135,7 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
     """Without confinement, the same code in the same place can: else this proves nothing."""
     report = tmp_path / "report"
     outside = "/var/tmp/" + tmp_path.name
+    place = open_directory if mode == "sudo" else tmp_path
     with (socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as service,
           socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver):
         receiver.bind(("127.0.0.1", 0))
@@ -144,7 +145,9 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
         steps: list[list[Any]] = [
             ["read", "/etc/shadow"], ["read", str(capture)], ["write", outside], ["execute"], ["exec"],
             ["fork"], ["load"], ["unix", f"{outside}.socket"],
-            ["tcp", server.getsockname()[1]], ["packets"], ["trace", os.getpid()], ["signal", os.getpid()],
+            ["tcp", server.getsockname()[1]], ["packets"], ["protocol"],
+            ["other tcp", server.getsockname()[1], "mptcp"], ["other tcp", server.getsockname()[1], "fast open"],
+            ["set user id", f"{place}/tool"], ["trace", os.getpid()], ["signal", os.getpid()],
             ["namespace"], ["helper", outside]]
         if mode == "file":
             steps.append(["udp", receiver.getsockname()[1]])
@@ -152,7 +155,6 @@ def test_code_in_the_parsing_process_can_do_nothing(tmp_path: Path, open_directo
             {"module": "flowtop.capture.collector.capture", "class": "CollectorCapture"} if mode == "collector" else
             {"module": "flowtop.capture.files.capture", "class": "FileCapture"})}
         source = ["-l", "udp://127.0.0.1:0", "-c", "1", "-d", "0.1"] if mode == "collector" else ["-r", capture]
-        place = open_directory if mode == "sudo" else tmp_path
         done = subprocess.run(
             [sys.executable, exploit.__file__, json.dumps(plan), "-b", *source, "-e", f"file:{place}/out.ipfix",
              *([] if confined else ["--no-confine"])], capture_output=True, text=True, timeout=60, check=False,
