@@ -45,7 +45,8 @@ def greedy(octets: bytes) -> Hashable:
 
 @pytest.mark.parametrize(("run", "what"), [
     (broken, "ValueError: test_fuzz_targets.py"), (killed, "ended by SIGKILL"),
-    (waiting, "takes too long: test_fuzz_targets.py"), (busy, "takes too long: test_fuzz_targets.py"), (greedy, "more than 256 MiB")])
+    (waiting, "takes too long: test_fuzz_targets.py"), (busy, "takes too long: test_fuzz_targets.py"),
+    (greedy, "more than 256 MiB")])
 def test_it_finds_what_goes_wrong_and_keeps_the_input(
         run: Callable[[bytes], Hashable], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "STANDING_S" if run is waiting else "LONGEST_S", 0.2)
