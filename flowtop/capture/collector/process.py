@@ -35,7 +35,7 @@ from flowtop.wire.datagrams import decode_export
 from flowtop.wire.file_details import checksum_holds
 from flowtop.wire.flow_records import COLLECTED_DTYPE, is_own
 from flowtop.wire.ipfix_decoder import Message
-from flowtop.wire.ipfix_template import IpfixDecodeError, Template
+from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, IpfixDecodeError, Template
 from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
@@ -264,7 +264,7 @@ class CollectingProcess:
         """The same with what else the records say."""
         rows, reported = self.take_rows()
         if len(rows):
-            self.points.book(rows)
+            self.points.book(rows, self._now_s)
         return merge_rows(rows, reported)
 
     def take_rows(self) -> Rows:
@@ -493,7 +493,8 @@ class CollectingProcess:
         if latest[0] is not session or latest[1] != domain or latest[2] is not header:
             if not pending.has_source(session, domain, header):
                 pending.add_source(session, domain, header)
-                self._store.use(session.key, domain, template.id)
+                if template.id >= FIRST_TEMPLATE_ID:
+                    self._store.use(session.key, domain, template.id)
             latest = pending.latest
         pending.sets.append(data_set)
         pending.times.extend(times)
