@@ -130,7 +130,8 @@ class ObservationPoints:
         """
         places = origin.astype(np.uint64) << _HALF | interfaces
         different, inverse = np.unique(places, return_inverse=True)
-        mine = [self.number(*origins[place >> 32], place & 0xFFFF_FFFF) for place in different.tolist()]
+        mine = [self.number(exporter, domain, place & 0xFFFF_FFFF) for place in different.tolist()
+                for exporter, domain in (origins[place >> 32],)]
         numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
         return numbers
 
