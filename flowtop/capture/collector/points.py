@@ -78,6 +78,11 @@ class ObservationPoints:
         if number is not None:
             self.shares.use(key)
             return number
+        return self._add(key)
+
+    def _add(self, key: _Point) -> int:
+        """Give an interface a number, if its exporter may bring about one more now."""
+        exporter, _, interface = key
         new = self._new.get(exporter, 0)
         if new >= self._most_new:
             self.shares.evicted += 1
@@ -130,8 +135,16 @@ class ObservationPoints:
         """
         places = origin.astype(np.uint64) << _HALF | interfaces
         different, inverse = np.unique(places, return_inverse=True)
-        mine = [self.number(exporter, domain, place & 0xFFFF_FFFF) for place in different.tolist()
-                for exporter, domain in (origins[place >> 32],)]
+        known, use, mine = self._numbers, self.shares.use, []
+        for place in different.tolist():
+            exporter, domain = origins[place >> 32]
+            key = exporter, domain, place & 0xFFFF_FFFF
+            number = known.get(key)
+            if number is None:
+                number = self._add(key)
+            else:
+                use(key)
+            mine.append(number)
         numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
         return numbers
 
