@@ -101,7 +101,8 @@ def decode_fixed(octets: bytes, *, strict: bool = True) -> Message:
     if version == VERSION:
         _, count, uptime_ms, seconds, nanoseconds, sequence, engine, sampling = _HEADER_5.unpack_from(octets)
         if count and header + count * _OCTETS_5 == len(octets):  # as a rule
-            return Message(seconds, sequence, engine, (), (), (DataSet(RECORD, bytes(octets[header:]), count),), (), (), version,
+            whole = DataSet(RECORD, bytes(octets[header:]), count)
+            return Message(seconds, sequence, engine, (), (), (whole,), (), (), version,
                            seconds * 1000 + min(nanoseconds, 999_999_999) // 1_000_000 - uptime_ms,
                            sampling & _INTERVAL_BITS, sampling >> _MODE_SHIFT)
     record = _record(version, octets)

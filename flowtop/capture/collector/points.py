@@ -63,7 +63,7 @@ class ObservationPoints:
         self._unnamed: dict[int, _Point] = {}
         self._elsewhere: set[int] = set()
         self._new: dict[str, float] = {}
-        self._booked_s: float | None = None
+        self._refilled_s: float | None = None
         self._rows: dict[int, int] = {OTHERS: 0}
         self._free: list[int] = []
         self._texts: dict[int, str] | None = None
@@ -200,19 +200,23 @@ class ObservationPoints:
         self._text_of[number] = observation_point_name(
             Exporter(exporter, domain, name or (f"if{interface}" if interface else "")))
 
-    def book(self, rows: Collected, now_s: float | None = None) -> None:
-        """Add traffic to the totals; of tunnels that packets were taken out of, only what is around the packets.
-
-        Rows of interfaces whose number and name are gone already become those of OTHERS.
+    def refill(self, now_s: float | None) -> None:
+        """Time has passed: more interfaces may get a number. Call it before those of a drain do.
 
         Args:
             now_s: s since 1970 UTC; None: each exporter may have `most_new` again.
         """
         more = float(self._most_new)
         if now_s is not None:
-            more = 0.0 if self._booked_s is None else max(now_s - self._booked_s, 0.0) * NEW_A_SECOND
+            more = 0.0 if self._refilled_s is None else max(now_s - self._refilled_s, 0.0) * NEW_A_SECOND
         self._new = {exporter: number - more for exporter, number in self._new.items() if number > more}
-        self._booked_s = now_s
+        self._refilled_s = now_s
+
+    def book(self, rows: Collected) -> None:
+        """Add traffic to the totals; of tunnels that packets were taken out of, only what is around the packets.
+
+        Rows of interfaces whose number and name are gone already become those of OTHERS.
+        """
         if not len(rows):
             return
         different, inverse = np.unique(rows["ifindex"], return_inverse=True)

@@ -264,7 +264,7 @@ class CollectingProcess:
         """The same with what else the records say."""
         rows, reported = self.take_rows()
         if len(rows):
-            self.points.book(rows, self._now_s)
+            self.points.book(rows)
         return merge_rows(rows, reported)
 
     def take_rows(self) -> Rows:
@@ -531,6 +531,7 @@ class CollectingProcess:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
         pending, self._pending = self._pending, {}
         self._announced.begin()
+        self.points.refill(self._now_s)
         self._convert([part for group in pending.values() for part in group.values()])
         self._layouts, self._layout_count = {}, 0
         if len(self._sampled):

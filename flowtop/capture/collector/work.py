@@ -19,7 +19,7 @@ from flowtop.wire.template_store import DomainTemplates
 
 LIMITS = Limits(50_000, 25_000, 100_000, 50_000)
 """Steps that are not free: of one address at once, and each second; and of all strangers."""
-_A_SET, _AN_OPTION, _A_RECORD = 8, 8, 4
+_A_SET, _AN_OPTION, _A_RECORD = 8, 6, 4
 """Steps of a Set or a Template, of a record of Options Data, and of a flow record. Each value of variable length, and
 the values of fixed length between two of these, are one more."""
 _A_PART = 32
