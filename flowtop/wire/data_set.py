@@ -52,12 +52,12 @@ class _Values(NamedTuple):
 
     Attributes:
         wire: the values of fixed length, of all records in a row.
-        count: number of records.
+        number: of records.
         variable: the others by name.
     """
 
     wire: bytes
-    count: int
+    number: int
     variable: dict[str, list[bytes]]
 
 
@@ -92,7 +92,7 @@ def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int 
     values, rest, fault = _split(template, octets, start, end)
     if fault is not None and strict:
         raise fault
-    data_set = DataSet(template, octets[start:end], values.count,
+    data_set = DataSet(template, octets[start:end], values.number,
                        _cut(octets, rest, end, shortest) if fault is None else fault.reason)
     data_set.__dict__["_values"] = values  # it takes no less to find their number
     return data_set
@@ -115,8 +115,8 @@ def join(data_sets: Sequence[DataSet]) -> Records:
     parts: list[_Values] = [each.__dict__["_values"] for each in data_sets if "_values" in each.__dict__]
     if len(parts) < len(data_sets):
         return np.concatenate([data_set.records for data_set in data_sets])
-    parts = [part for part in parts if part.count] or parts[:1]
-    return _from_wire(template, b"".join([part.wire for part in parts]), sum(part.count for part in parts), {
+    parts = [part for part in parts if part.number] or parts[:1]
+    return _from_wire(template, b"".join([part.wire for part in parts]), sum(part.number for part in parts), {
         name: list(chain.from_iterable([part.variable[name] for part in parts])) for name in parts[0].variable})
 
 

@@ -37,7 +37,9 @@ class _Account:
         self.since_s = now_s
 
     def refill(self, per_s: int, burst: int, now_s: float) -> None:
-        self.left = min(self.left + max(now_s - self.since_s, 0.0) * per_s, float(burst))
+        if now_s > self.since_s:
+            left = self.left + (now_s - self.since_s) * per_s
+            self.left = left if left < burst else float(burst)
         self.since_s = now_s
 
 

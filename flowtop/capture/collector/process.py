@@ -35,7 +35,7 @@ from flowtop.wire.datagrams import decode_export
 from flowtop.wire.file_details import checksum_holds
 from flowtop.wire.flow_records import COLLECTED_DTYPE, is_own
 from flowtop.wire.ipfix_decoder import Message
-from flowtop.wire.ipfix_template import IpfixDecodeError, Template
+from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, IpfixDecodeError, Template
 from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
@@ -493,7 +493,8 @@ class CollectingProcess:
         if latest[0] is not session or latest[1] != domain or latest[2] is not header:
             if not pending.has_source(session, domain, header):
                 pending.add_source(session, domain, header)
-                self._store.use(session.key, domain, template.id)
+                if template.id >= FIRST_TEMPLATE_ID:
+                    self._store.use(session.key, domain, template.id)
             latest = pending.latest
         pending.sets.append(data_set)
         pending.times.extend(times)
@@ -530,6 +531,7 @@ class CollectingProcess:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
         pending, self._pending = self._pending, {}
         self._announced.begin()
+        self.points.refill(self._now_s)
         self._convert([part for group in pending.values() for part in group.values()])
         self._layouts, self._layout_count = {}, 0
         if len(self._sampled):

@@ -177,7 +177,7 @@ class Sequences:
         if stream is None:
             if self.closed:
                 self.shares.evicted += 1
-                return Verdict()
+                return _ANY
             self.added += 1
             stream = self._add(session, protocol, domain)
         self._latest = key, stream

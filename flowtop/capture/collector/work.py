@@ -19,21 +19,24 @@ from flowtop.wire.template_store import DomainTemplates
 
 LIMITS = Limits(50_000, 25_000, 100_000, 50_000)
 """Steps that are not free: of one address at once, and each second; and of all strangers."""
-_A_SET, _AN_OPTION, _A_RECORD = 8, 8, 4
+_A_SET, _AN_OPTION, _A_RECORD = 8, 6, 4
 """Steps of a Set or a Template, of a record of Options Data, and of a flow record. Each value of variable length, and
 the values of fixed length between two of these, are one more."""
 _A_PART = 32
 """Steps of the records of a Set whose lists have the same Templates."""
 _OCTETS_A_STEP, _FREE = 4, 32
+_SEARCHED = frozenset(("set", "length", "padding", "trailing"))
 _TEMPLATE_SETS = {ipfix.VERSION: (2, 3), netflow9.VERSION: (0, 1)}
 _HEADERS = {ipfix.VERSION: ipfix.HEADER_OCTETS, netflow9.VERSION: netflow9.HEADER.size}
 
 
 def steps_of(template: Template) -> int:
-    """Steps of one record."""
+    """Steps of one record; 0 for flow records of one length that are not short."""
     found: int | None = template.__dict__.get("_steps")
     if found is None:
         found = _AN_OPTION if template.scope_count else _A_RECORD
+        if found == _A_RECORD and template.fixed_length and template.min_octets >= _A_RECORD * _OCTETS_A_STEP:
+            found = 0
         fixed = False
         for specifier in template.fields if not template.fixed_length else ():
             variable = specifier.length == VARIABLE_LENGTH
@@ -46,17 +49,17 @@ def steps_of(template: Template) -> int:
 def excess(message: Message, octets: int, further: bool = False) -> int:
     """Steps of a message of so many octets that are not free; 0 as a rule.
 
-    What could not be decoded at once counts for its octets, as it was looked for in all of them.
+    Where the next Set was looked for, that counts for all octets.
 
     Args:
         further: it is not the first one of its datagram.
     """
     steps = 2 * _FREE if further else 0
-    steps += _A_SET * (len(message.undecoded) + len(message.templates))
+    steps += _A_SET * (len(message.undecoded) + len(message.templates) + len(message.data_sets))
     for data_set in message.data_sets:
-        template = data_set.template
-        steps += _A_SET + data_set.count * (template.__dict__.get("_steps") or steps_of(template))
-    if message.skipped:
+        each = data_set.template.__dict__.get("_steps")
+        steps += data_set.count * (steps_of(data_set.template) if each is None else each)
+    if message.skipped and not _SEARCHED.isdisjoint(part for part, _ in message.skipped):
         steps += octets
     return max(steps - octets // _OCTETS_A_STEP - _FREE, 0)
 
