@@ -70,7 +70,16 @@ class OutputFile:
 
 class Delegate(Protocol):
     """Opens files for a process that gave up its rights: another one, which has them. Raises what the functions of
-    these names raise."""
+    these names raise.
+
+    Attributes:
+        other_user: it has another user's rights than this process.
+    """
+
+    other_user: bool
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path in /proc/self is in a directory of `make_directory`."""
 
     def open_output(self, path: Path, wall_s: float, *, new: bool) -> OutputFile:
         """See open_output."""
@@ -96,17 +105,21 @@ _delegates: list[Delegate] = []
 
 
 def delegate_to(other: Delegate) -> None:
-    """From now on have files opened by another process. Paths in /proc/self are still opened here."""
+    """From now on have files opened by another process. Paths in /proc/self are still opened here, but for those in
+    directories that it made."""
     _delegates[:] = [other]
 
 
 def _delegate(path: Path) -> Delegate | None:
-    return _delegates[0] if _delegates and not str(path).startswith("/proc/self/") else None
+    if not _delegates or (str(path).startswith("/proc/self/") and not _delegates[0].holds(path)):
+        return None
+    return _delegates[0]
 
 
 def delegated(path: Path) -> bool:
-    """Whether another process opens this file."""
-    return _delegate(path) is not None
+    """Whether another user's process opens this file."""
+    other = _delegate(path)
+    return other is not None and other.other_user
 
 
 def open_output(path: Path, wall: Callable[[], float], owner: tuple[int, int] | None = None, *,
@@ -180,8 +193,9 @@ def _open(path: Path, wall: Callable[[], float], *, new: bool) -> OutputFile:
 
 
 def _followed(path: Path) -> Path:
-    """What a link leads to, if links may be followed."""
-    return Path(os.path.realpath(path)) if _special and path.is_symlink() else path
+    """What a link leads to, if links may be followed: not where the directory is open already, so that all is there."""
+    follow = _special and not _OWN_DESCRIPTOR.fullmatch(str(path.parent)) and path.is_symlink()
+    return Path(os.path.realpath(path)) if follow else path
 
 
 def check_output(path: Path, owner: tuple[int, int] | None = None) -> None:
@@ -557,7 +571,8 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def make_directory(path: Path, owner: tuple[int, int] | None = None) -> int:
-    """Make a directory that only its user may enter, and open it. Raises OSError: it exists already.
+    """Make a directory that only its user may enter, and open it. Raises OSError: it exists already; FileRefused:
+    somebody replaced it meanwhile.
 
     Args:
         owner: see open_output.
@@ -565,17 +580,23 @@ def make_directory(path: Path, owner: tuple[int, int] | None = None) -> int:
     other = _delegate(path)
     if other is not None:
         return other.make_directory(path)
+    return as_owner(path, owner, lambda: _make_directory(path))
 
-    def make() -> int:
-        path.mkdir(0o700)
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
-    return as_owner(path, owner, make)
+def _make_directory(path: Path) -> int:
+    with _place(path) as place:
+        os.mkdir(place.name, 0o700, dir_fd=place.directory)
+        descriptor = os.open(place.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                             dir_fd=place.directory)
+    found = os.fstat(descriptor)
+    if found.st_uid != acting_user() or stat.S_IMODE(found.st_mode) & 0o077 or os.listdir(descriptor):  # noqa: PTH208
+        os.close(descriptor)
+        raise FileRefused(path, "it was replaced by another directory")
+    return descriptor
 
 
 def release_directory(descriptor: int) -> None:
-    """Close a directory of `make_directory`; it is for whom it was made."""
-    with suppress(OSError):  # a file system without owners: it is readable as it is
-        if _delegates:
-            _delegates[0].release_directory(descriptor)
+    """Close a directory of `make_directory`."""
+    if _delegates:
+        _delegates[0].release_directory(descriptor)
     os.close(descriptor)

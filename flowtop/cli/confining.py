@@ -21,7 +21,7 @@ from flowtop.export.ports import IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT
 from flowtop.files import VIEW, delegate_to, state_folder, user_directory
 
 if TYPE_CHECKING:
-    from flowtop.confine.writer import RootWriter
+    from flowtop.confine.writer import Writer
     from flowtop.export.url import ExportUrl
 
 _DNS_PORT = 53
@@ -62,7 +62,7 @@ class Confining:
         self.state_directory = options.state_directory or self._state()
         self._given: int | None = None
         self._view: Path | None = None
-        self._opens: RootWriter | None = None
+        self._opens: Writer | None = None
 
     @property
     def late(self) -> bool:
@@ -154,19 +154,23 @@ class Confining:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder / VIEW
 
-    def _start_writer(self) -> RootWriter | None:
-        """The process that opens root's files for a run that is not root any more; None: it needs none."""
+    def _start_writer(self) -> Writer | None:
+        """The process that opens files for this one: root's where root started it, else those of the user that it
+        becomes or is; None: it needs none."""
         named = self._named(self._urls())
-        if not self._writer or not (named or self._screen):
+        if not (named or self._screen):
             return None
         from flowtop.confine.writer import Permitted, start_writer
 
         try:
-            return start_writer(Permitted(frozenset(named), self._places_of_screen(), self._view,
-                                          self.account if self._screen else None))
-        except OSError as error:  # no process, or no socket: then files are root's only if this process is
-            self.account = None
-            self._faults += (f"it stays user 0, without capabilities: no process to open files: {error.strerror}",)
+            return start_writer(Permitted(frozenset(named), self._places_of_screen(), self._view),
+                                None if self._writer else self.account, other_user=self._writer)
+        except OSError as error:  # no process, or no socket
+            if self._writer:  # then files are root's only if this process is
+                self.account = None
+                self._faults += (f"it stays user 0, without capabilities: no process to open files: {error.strerror}",)
+            else:
+                self._faults += (f"it writes to whole directories: no process to open files: {error.strerror}",)
             return None
 
     def _places_of_screen(self) -> tuple[Path, ...]:
@@ -187,11 +191,12 @@ class Confining:
         read += [path for url in urls for path in (url.ca, url.cert, url.key) if path is not None]
         read += self._groups()
         write: list[Path] = []
-        for name in self._named(urls):
-            write += _places(name)
         write += [] if self.state_directory is None else [self.state_directory]
-        write += [] if self._view is None else [self._view.parent]
-        write += self._places_of_screen()
+        if self._opens is None:
+            for name in self._named(urls):
+                write += _places(name)
+            write += [] if self._view is None else [self._view.parent]
+            write += self._places_of_screen()
         return Access(tuple(read), tuple(write), (), self._ports(urls))
 
     @property

@@ -67,7 +67,8 @@ PROGRAMS: Numbers = {
     "sched_setparam": (142, 118), "chown": (92, None), "getdents": (78, None),
     "dup2": (33, None), "ioprio_set": (251, 30), "sync_file_range": (277, 84), "mlock": (149, 228),
     "munlock": (150, 229), "mbind": (237, 235), "set_mempolicy": (238, 237),
-    "setrlimit": (160, 164), "getpgid": (121, 155), "openat2": (437, 437), "inotify_init1": (294, 26),
+    "setrlimit": (160, 164), "capset": (126, 91), "getpgid": (121, 155), "openat2": (437, 437),
+    "inotify_init1": (294, 26),
 }
 """More, for what starts the compiler and enters network namespaces."""
 EXAMINED: Numbers = {
