@@ -19,6 +19,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.exports import default_state_directory
 from flowtop.export.ports import IPFIX_PORT, IPFIX_TLS_PORT, LINES_PORT
 from flowtop.files import VIEW, delegate_to, state_folder, user_directory
+from flowtop.native import library
 
 if TYPE_CHECKING:
     from flowtop.confine.writer import Writer
@@ -118,6 +119,7 @@ class Confining:
     def apply(self) -> Confinement:
         """Confine this process. Raises FlowtopError."""
         options = self._options
+        library.choice()  # it reads files
         if options.confine == "off":
             return confine(Plan(mode="off"))
         urls = self._urls()

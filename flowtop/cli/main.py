@@ -133,7 +133,8 @@ def _check(options: RunOptions) -> int:
     lines = ("none, which is fine: see flowtop help networks",) if networks is None else networks.files
     faults = () if networks is None else networks.faults
     findings = (
-        *check_host(), _own_code(), _confinement(options), *(Finding("AS and country", True, line) for line in lines),
+        *check_host(), _own_code(), _compiled(), _confinement(options),
+        *(Finding("AS and country", True, line) for line in lines),
         *(Finding("AS and country", False, line, "replace the file, or leave it out: --mmdb FILE, --mmdb off")
           for line in faults))
     for line in report(findings):
@@ -153,6 +154,15 @@ def _own_code() -> Finding:
     if path is None:
         return Finding("own code", True, "only root may change it")
     return Finding("own code", False, f"others than root may change {path}", REMEDY)
+
+
+def _compiled() -> Finding:
+    """Whether flowtop's own library is used. Without it everything is the same, but slower."""
+    from flowtop.capture.ebpf.check import Finding
+    from flowtop.native.library import choice
+
+    used = choice()
+    return Finding("flow table", True, f"in C ({used.reason})" if used.library else f"in numpy ({used.reason})")
 
 
 def _confinement(options: RunOptions) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +34,8 @@ from flowtop.model.record import (
     joined,
 )
 from flowtop.model.reported import REPORTED, rows_of
+from flowtop.native import library
+from flowtop.native.entries import MERGED, add_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +256,7 @@ class Flows:
         self.sequences = Sequences(self.store, self.index)
         self._dropping = config.dedupe == "drop"
         self._next_id = 1
+        self._native = library.loaded()
 
     @property
     def nbytes(self) -> int:
@@ -333,17 +337,15 @@ class Flows:
 
     def add(self, slots: Slots, counters: npt.NDArray[np.void]) -> npt.NDArray[np.uint16]:
         """Add counters to flows, each once; returns the TCP control bits that each had not shown before."""
+        if self._native is not None:
+            self._merge(slots, counters, LATER.keys() - MERGED)
+            return add_entries(self._native, self.store, slots, counters)
         store = self.store
         packets, octets = np.ascontiguousarray(counters["packets"]), np.ascontiguousarray(counters["octets"])
         store.packet_total[slots] += packets
         store.octet_total[slots] += octets
-        old_ns, last_ns = store.last_ns[slots], counters["last_ns"].astype(np.int64)
-        for name, merge in LATER.items():
-            if changes_nothing(merge, counters[name]):
-                continue
-            column = getattr(store, name)
-            column[slots] = merged(merge, column[slots], counters[name], last_ns >= old_ns)
-        store.last_ns[slots] = np.maximum(old_ns, last_ns)
+        self._merge(slots, counters, LATER.keys())
+        store.last_ns[slots] = np.maximum(store.last_ns[slots], counters["last_ns"].astype(np.int64))
         # These seldom change: write only where they do.
         first_ns = counters["first_ns"].astype(np.int64)
         earlier = first_ns < store.first_ns[slots]
@@ -358,6 +360,15 @@ class Flows:
         note_sockets(store, slots, counters)
         self.rates.add(slots, packets, octets)
         return bits & ~old_bits
+
+    def _merge(self, slots: Slots, counters: npt.NDArray[np.void], names: Set[str]) -> None:
+        """Merge these values of CARRIED, before `last_ns` is that of these counters."""
+        for name in names:
+            if changes_nothing(LATER[name], counters[name]):
+                continue
+            column = getattr(self.store, name)
+            newer = counters["last_ns"].astype(np.int64) >= self.store.last_ns[slots]
+            column[slots] = merged(LATER[name], column[slots], counters[name], newer)
 
     def note_flags(self, now_ns: int, slots: Slots, bits: npt.NDArray[np.uint16]) -> None:
         """Log bits that these flows had not shown before."""

@@ -9,6 +9,8 @@ The hash is multilinear over 32-bit words with random 64-bit multipliers (strong
 Lemire and Kaser 2014), because senders choose their keys: without the multipliers nobody can construct collisions. But
 a sum of products is linear, and counters produce keys in equal steps (consecutive ports), whose hashes would be in
 equal steps too and cluster. Therefore the sum is mixed before its bits are used.
+
+flowtop/native/keys.c does the same, several times as fast; what is here is for where it was not built.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.native import library
+from flowtop.native.keys import Keys
 
 KEY_WORDS = FLOW_KEY_DTYPE.itemsize // 8
 """u64 words of a Flow Key."""
@@ -27,6 +31,7 @@ _DELETED = np.uint64(0xFFFF_FFFF)
 """As the slot part of a cell; larger than any slot + 1."""
 _SLOT = np.uint64(0xFFFF_FFFF)
 _SHIFT = np.uint64(32)
+_NOT_THERE = "a key to rewrite is not in the index"
 
 Words = npt.NDArray[np.uint64]
 """Flow Keys as u64 words, shape (n, KEY_WORDS)."""
@@ -60,6 +65,10 @@ class KeyIndex:
         self._used = 0
         self._deleted = 0
         self._crowded = False
+        native = library.loaded()
+        self._native = None if native is None else Keys(
+            native, self._multipliers, int(self._offset), (int(self._mixers[0]), int(self._mixers[1])),
+            int(self._mask[-1]))
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +84,7 @@ class KeyIndex:
 
     def hash(self, keys: Words) -> Words:
         """The 32-bit hash of each key as u64, shape (n,); depends on the state of `rng`."""
-        return self._hash(self._masked(keys))
+        return self._hash(self._masked(keys)) if self._native is None else self._native.hash(keys)
 
     def _hash(self, part: Words) -> Words:
         halves = np.ascontiguousarray(part).view(np.uint32)
@@ -99,6 +108,8 @@ class KeyIndex:
             hashes: result of `hash` for these keys.
             stored: the key of each slot, shape (capacity, KEY_WORDS).
         """
+        if self._native is not None:
+            return self._native.find(self._cells, keys, hashes, stored)
         part = self._masked(keys)
         result = np.full(len(keys), -1, np.int64)
         where = np.arange(len(keys))
@@ -138,6 +149,9 @@ class KeyIndex:
 
     def _place(self, entries: Words) -> None:
         """Put packed entries into the first empty cell of their probe sequences."""
+        if self._native is not None:
+            self._note(self._native.place(self._cells, entries), len(entries))
+            return
         at = entries >> _SHIFT
         step = self._step(at)
         last = np.uint64(len(self._cells) - 1)
@@ -160,6 +174,11 @@ class KeyIndex:
             stored: as in `find`.
         """
         self._reserve(len(keys))
+        if self._native is not None:
+            owners, added, probes = self._native.find_or_insert(self._cells, keys, slots, stored)
+            self._used += added
+            self._note(probes, len(keys))
+            return owners
         part = self._masked(keys)
         at = hashes = self._hash(part)
         entries = hashes << _SHIFT | (slots + 1).astype(np.uint64)
@@ -198,6 +217,10 @@ class KeyIndex:
 
     def _rewrite(self, keys: Words, slots: Slots, low: Words) -> None:
         """Find entries by hash and slot (slots are unique, so keys are not compared) and set their low half."""
+        if self._native is not None:
+            if not self._native.rewrite(self._cells, keys, slots, low):
+                raise KeyError(_NOT_THERE)
+            return
         hashes = self.hash(keys)
         entries = hashes << _SHIFT | (slots + 1).astype(np.uint64)
         at, step = hashes, self._step(hashes)
@@ -206,7 +229,7 @@ class KeyIndex:
             position = at & last
             cells = self._cells[position]
             if (cells == _EMPTY).any():
-                raise KeyError("a key to rewrite is not in the index")
+                raise KeyError(_NOT_THERE)
             here = cells == entries
             self._cells[position[here]] = (entries[here] & ~_SLOT) | low[here]
             going = ~here

@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from flowtop.metering.key_index import Slots
 from flowtop.metering.store import U8, FlowStore
+from flowtop.native import library
+from flowtop.native.rates import close_tick
 
 BUCKET_NS = 950_000_000
 """A bucket closes with the first tick that makes it this long: slightly less than 1 s, so that ticks of 1 s with some
@@ -68,6 +70,7 @@ class Rates:
         self._now_ns = 0
         self._tick_ns = self._least_ns
         self._started = False
+        self._native = library.loaded()
         self.bucket_number = 0
         """Number of the open bucket, for born_bucket of new flows."""
 
@@ -115,12 +118,18 @@ class Rates:
         store = self._store
         self._tick_ns = max(now_ns - self._now_ns, self._least_ns)
         self._now_ns = max(now_ns, self._now_ns)
+        peaks = self._tick_ns >= LEAST_PEAK_NS
+        if self._native is not None:
+            self._tick, unlisted = close_tick(self._native, store, self._tick, self.tick_s if peaks else 0)
+            self._listed.append(unlisted)
+            self._slide()
+            return
         store.packet_delta[self._tick] = 0
         store.octet_delta[self._tick] = 0
         # Exporters may report octets only (NSEL), or packets only.
         slots = self._tick = np.flatnonzero(store.open_packets[:store.top] | store.open_octets[:store.top])
         self._gain(slots)
-        if self._tick_ns >= LEAST_PEAK_NS:
+        if peaks:
             rates = store.octet_delta[slots] / self.tick_s
             store.octet_rate_peak[slots] = np.maximum(store.octet_rate_peak[slots], rates)
         self._slide()

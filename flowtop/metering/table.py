@@ -20,6 +20,8 @@ from flowtop.metering.store import U8, FlowStore
 from flowtop.model.kinds import IGNORED_KINDS, Direction, EndReason, Kind
 from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch, FlowRecords, Steps, joined
 from flowtop.model.reported import REPORTED, absent
+from flowtop.native import library
+from flowtop.native.sums import Sums, sum_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class FlowTable:
         self._overdue: Slots = np.empty(0, np.int64)
         self._open_tick = _TickSums()
         self._expired_ns = 0
+        self._native = library.loaded()
 
     @property
     def columns(self) -> TableColumns:
@@ -281,10 +284,7 @@ class FlowTable:
     def _book(self, batch: FlowBatch, slots: Slots, repeats: Repeats | None = None) -> None:
         """Add this batch to the totals."""
         store, old = self._store, with_observed(self.totals, batch.observations)
-        packets, octets = batch.counters["packets"], batch.counters["octets"]
-        aggregate = batch.keys["kind"] == Kind.AGGREGATE
-        own = batch.keys["kind"] != Kind.PARENT  # a parent's packets are counted in its inner flows
-        once_packets, once_octets = packets, octets
+        once_packets = once_octets = None
         duplicate_packets = duplicate_octets = 0
         if repeats is not None:
             rows = repeats.rows
@@ -293,18 +293,21 @@ class FlowTable:
                         else (store.packet_duplicate, store.octet_duplicate))
             for sums, gained in zip(counters, (repeats.packets, repeats.octets), strict=True):
                 sums[slots[rows]] += gained
-            once_packets, once_octets = packets.copy(), octets.copy()
+            own = batch.keys["kind"][rows] != Kind.PARENT
+            once_packets, once_octets = batch.counters["packets"].copy(), batch.counters["octets"].copy()
             once_packets[rows] -= repeats.packets
             once_octets[rows] -= repeats.octets
-            duplicate_packets = int(repeats.packets[own[rows]].sum())
-            duplicate_octets = int(repeats.octets[own[rows]].sum())
-        self._open_tick = self._open_tick.plus(batch.keys["direction"], once_packets, once_octets, own)
+            duplicate_packets = int(repeats.packets[own].sum())
+            duplicate_octets = int(repeats.octets[own].sum())
+        of_batch = (_sums(batch.keys, batch.counters, once_packets, once_octets) if self._native is None else
+                    sum_entries(self._native, batch.keys, batch.counters, once_packets, once_octets))
+        self._open_tick = self._open_tick.plus(of_batch)
         self.totals = replace(
             old,
-            accounted_packets=old.accounted_packets + int(packets[own].sum()),
-            accounted_octets=old.accounted_octets + int(octets[own].sum()),
-            aggregated_packets=old.aggregated_packets + int(packets[aggregate].sum()),
-            aggregated_octets=old.aggregated_octets + int(octets[aggregate].sum()),
+            accounted_packets=old.accounted_packets + of_batch.accounted_packets,
+            accounted_octets=old.accounted_octets + of_batch.accounted_octets,
+            aggregated_packets=old.aggregated_packets + of_batch.aggregated_packets,
+            aggregated_octets=old.aggregated_octets + of_batch.aggregated_octets,
             duplicate_packets=old.duplicate_packets + duplicate_packets,
             duplicate_octets=old.duplicate_octets + duplicate_octets)
 
@@ -353,10 +356,19 @@ class _TickSums(NamedTuple):
     tick_egress_packets: int = 0
     tick_egress_octets: int = 0
 
-    def plus(self, direction: npt.NDArray[np.uint8], packets: U8, octets: U8,
-             counts: npt.NDArray[np.bool_]) -> _TickSums:
-        """Add the traffic of entries where `counts` is true."""
-        egress = counts & (direction == Direction.EGRESS)
-        ingress = counts & ~egress
-        return _TickSums(*(old + int(sums[chosen].sum()) for old, sums, chosen in zip(
-            self, (packets, octets, packets, octets), (ingress, ingress, egress, egress), strict=True)))
+    def plus(self, of_batch: Sums) -> _TickSums:
+        """Add the traffic of a batch."""
+        return _TickSums(*(old + getattr(of_batch, name) for name, old in self._asdict().items()))
+
+
+def _sums(keys: npt.NDArray[np.void], counters: npt.NDArray[np.void], once_packets: U8 | None,
+          once_octets: U8 | None) -> Sums:
+    """See native.sums.sum_entries, which does the same."""
+    packets, octets = counters["packets"], counters["octets"]
+    aggregate = keys["kind"] == Kind.AGGREGATE
+    own = keys["kind"] != Kind.PARENT  # a parent's packets are counted in its inner flows
+    egress = own & (keys["direction"] == Direction.EGRESS)
+    ingress = own & ~egress
+    once = (packets if once_packets is None else once_packets, octets if once_octets is None else once_octets)
+    return Sums(*(int(sums[chosen].sum()) for chosen, pair in (
+        (own, (packets, octets)), (aggregate, (packets, octets)), (ingress, once), (egress, once)) for sums in pair))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from flowtop.capture.ebpf.launch import LOADER_KEEPS, LOOKER_KEEPS
 from flowtop.cli.main import command
 from flowtop.cli.run_options import run_options
 from flowtop.export.url import parse_export_url
+from flowtop.native.library import LIBRARY, checksum, opened
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = f"flowtop-{flowtop.__version__}.data/data/share/"
@@ -59,7 +61,32 @@ def test_the_wheel_ships_the_kernel_programs(wheel: zipfile.ZipFile) -> None:
 def test_the_wheel_ships_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     rest = {name for name in wheel.namelist() if not name.startswith(("flowtop/_bpf/", DATA))
             and ".dist-info/" not in name}
-    assert rest == {f"flowtop/{name}" for name in source_files("flowtop") if not name.startswith("packaging/")}
+    assert rest == {f"flowtop/{name}" for name in source_files("flowtop") if not name.startswith("packaging/")} | {
+        f"flowtop/native/{LIBRARY}"}
+
+
+def test_the_wheel_has_a_library_for_this_machine_that_works(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    assert wheel.filename is not None
+    assert Path(wheel.filename).name == f"flowtop-{flowtop.__version__}-py3-none-linux_{platform.machine()}.whl"
+    found = opened(Path(wheel.extract(f"flowtop/native/{LIBRARY}", tmp_path)), REPOSITORY / "flowtop" / "native")
+    assert found.sources() == checksum(REPOSITORY / "flowtop" / "native")
+
+
+def test_without_a_compiler_there_is_a_wheel_for_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    pure = build(REPOSITORY, "wheel", tmp_path)
+    assert pure.name == f"flowtop-{flowtop.__version__}-py3-none-any.whl"
+    names = zipfile.ZipFile(pure).namelist()
+    assert "flowtop/native/keys.c" in names and f"flowtop/native/{LIBRARY}" not in names
+
+
+def test_the_library_is_hardened_and_says_nothing_of_its_builder(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    path = wheel.extract(f"flowtop/native/{LIBRARY}", tmp_path)
+    made = subprocess.run(["readelf", "-Wld", path], capture_output=True, text=True, check=True).stdout
+    assert str(REPOSITORY).encode() not in Path(path).read_bytes()
+    assert "GNU_RELRO" in made and "BIND_NOW" in made and "TEXTREL" not in made
+    assert re.search(r"GNU_STACK .* RW ", made) and "RWE" not in made
 
 
 def test_the_wheel_ships_the_manual(wheel: zipfile.ZipFile) -> None:
@@ -165,6 +192,13 @@ def test_every_kernel_source_names_its_licence() -> None:
     assert sources
     assert [path.name for path in sources
             if "SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)" not in path.read_text().splitlines()[0]] == []
+
+
+def test_every_other_c_source_names_its_licence() -> None:
+    sources = list((REPOSITORY / "flowtop").rglob("*.[ch]"))
+    assert sources
+    assert [path.name for path in sources
+            if path.read_text().splitlines()[0] != "// SPDX-License-Identifier: Apache-2.0"] == []
 
 
 def test_the_wheel_asks_for_these_dependencies_and_never_for_bcc(wheel: zipfile.ZipFile) -> None:
