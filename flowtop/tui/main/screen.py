@@ -286,7 +286,8 @@ class MainScreen(Screen[None]):
         if self._message and self._message_about != _list_of(self.questions):
             self._message = ""  # it is about another list
         self.ask()
-        self.paint(rows=self._source is None or self.page is None or _listed(self.page.query) == _list_of(self.questions))
+        page = self.page
+        self.paint(rows=self._source is None or page is None or _listed(page.query) == _list_of(self.questions))
 
     def paint(self, *, rows: bool = True) -> None:
         """Paint what differs from what is on screen.
