@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -120,6 +120,22 @@ def join(data_sets: Sequence[DataSet]) -> Records:
         name: list(chain.from_iterable([part.variable[name] for part in parts])) for name in parts[0].variable})
 
 
+def join_as(template: Template, data_sets: Sequence[DataSet]) -> Records:
+    """The same of several Templates with one length each, as records of another Template, whose fields all of them
+    have: `template.dtype`, shape (sum of counts,)."""
+    if all(data_set.template is template for data_set in data_sets):
+        return join(data_sets)
+    records = np.empty(sum(data_set.count for data_set in data_sets), template.dtype)
+    start = 0
+    for _, alike in groupby(data_sets, lambda data_set: id(data_set.template)):
+        parts = list(alike)
+        count = sum(data_set.count for data_set in parts)
+        wire = np.frombuffer(b"".join([data_set.octets for data_set in parts]), parts[0].template.wire_dtype, count)
+        _fill(records[start:start + count], template, wire, {})
+        start += count
+    return records
+
+
 def _records(template: Template, octets: bytes) -> Records:
     """Records of one length."""
     return _from_wire(template, octets, len(octets) // template.min_octets, {})
@@ -201,6 +217,11 @@ def _from_wire(template: Template, octets: bytes, count: int, variable: dict[str
     dtype = template.wire_dtype
     wire = np.frombuffer(octets, dtype, count) if dtype.itemsize else np.empty(count, dtype)
     records = np.zeros(count, template.dtype)
+    _fill(records, template, wire, variable)
+    return records
+
+
+def _fill(records: Records, template: Template, wire: Records, variable: dict[str, list[bytes]]) -> None:
     with np.errstate(invalid="ignore"):  # a signalling NaN in 4 octets of a float that has 8
         for name, specifier in template.named_fields:
             if specifier.length == VARIABLE_LENGTH:
@@ -209,7 +230,6 @@ def _from_wire(template: Template, octets: bytes, count: int, variable: dict[str
                 records[name] = wire[name]
             else:
                 records[name] = _from_octets(wire[name], signed=specifier.format[0] == "i")
-    return records
 
 
 def _from_octets(octets: np.ndarray[tuple[int, int], np.dtype[np.uint8]], signed: bool) -> np.ndarray[

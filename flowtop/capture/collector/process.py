@@ -18,14 +18,23 @@ from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merg
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.options import Announcements
 from flowtop.capture.collector.points import MAX_NEW, MAX_POINTS, ObservationPoints
-from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows, joinable
+from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows, joinable, shape_of
 from flowtop.capture.collector.sampling import NO_HEADER, Header
-from flowtop.capture.collector.sequences import Sequences, Verdict
+from flowtop.capture.collector.sequences import EXPECTED, Sequences, Verdict
 from flowtop.capture.collector.sessions import MAX_AGENTS, NO_BOOT, KnownSession, Session, Sessions
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
-from flowtop.capture.collector.work import LIMITS, domain_of, excess, excess_of_lists, is_dense
+from flowtop.capture.collector.work import (
+    A_LAYOUT,
+    FEW_SETS,
+    LIMITS,
+    domain_of,
+    excess,
+    excess_of_lists,
+    is_dense,
+    steps_of,
+)
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.reported import INTERFACE_NUMBERS, REPORTED_DTYPE, in_a_row
 from flowtop.model.tunnel_ports import TunnelPorts
@@ -47,6 +56,8 @@ MAX_PENDING = 400_000
 """Limit of records that wait for a drain."""
 MAX_LAYOUTS, MAX_ALL_LAYOUTS = 128, 2_048
 """Limits of Templates whose records wait for a drain: per exporter, and of all. No exporter uses as many at a time."""
+FREE_LAYOUTS = 64
+"""So many of one exporter cost it nothing; for more there is a budget (work.py)."""
 TEMPLATE_LIFE_S = 1_800.0
 """Lifetime of a Template over UDP: three times the usual interval of 10 min (RFC 7011 section 8.4)."""
 CLOCK_TOLERANCE_MS = 120_000
@@ -149,22 +160,21 @@ class CollectingProcess:
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)
         try:
-            message = self._decode(octets, session)
+            message = decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
         except IpfixDecodeError as refusal:
             self.refuse(refusal.fault)
             return False
-        self._spend_work(session, excess(message, len(octets) - len(message.rest)))
-        if self._take_message(message, known, now_s):
+        if self._take_message(message, known, now_s, len(octets) - len(message.rest)):
             whole = octets[:len(octets) - len(message.rest)] if message.rest else octets
             self._counts["wrong_checksums"] += checksum_holds(whole, message) is False
         while rest := message.rest:  # More messages in the same datagram.
             try:
-                message = self._decode(rest, session)
+                message = decode_export(rest, self._store, session=session.key, datagram=session.datagram,
+                                        strict=False)
             except IpfixDecodeError:
                 self._skipped["trailing"] += 1
                 break
-            self._spend_work(session, excess(message, len(rest) - len(message.rest), further=True))
-            self._take_message(message, known, now_s)
+            self._take_message(message, known, now_s, len(rest) - len(message.rest), further=True)
         if self._due or now_s >= self._sweep_s:
             self._sweep(now_s)
         return True
@@ -184,27 +194,38 @@ class CollectingProcess:
         if steps and self._now_s is not None and session.datagram:
             self._work.spend(session.exporter, self._sessions.is_stranger(session.exporter), self._now_s, steps)
 
-    def _decode(self, octets: bytes, session: Session) -> Message:
-        return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
+    def _take_message(self, message: Message, known: KnownSession, now_s: float, octets: int, further: bool = False,
+                      ) -> bool:
+        """Take a decoded message of so many octets; returns whether there are Options Data in it.
 
-    def _take_message(self, message: Message, known: KnownSession, now_s: float) -> bool:
-        """Take a decoded message; returns whether there are Options Data in it."""
+        Args:
+            further: it is not the first one of its datagram.
+        """
         self._counts["messages"] += 1
         if message.skipped:
             self._skipped.update(dict(message.skipped))
         records, options = 0, False
+        much = further or len(message.data_sets) > FEW_SETS or message.skipped or message.undecoded or message.templates
         for data_set in message.data_sets:  # first, as they may have the boot time
             records += data_set.count
-            if data_set.template.scope_count:
+            template = data_set.template
+            if template.scope_count:
                 options = True
                 self._take_options(known, message.domain, data_set)
+            elif steps_of(template):
+                much = True
+        if much or options:
+            self._spend_work(known.session, excess(message, octets, further))
         times = self._times(message, known.session, round(now_s * 1000))
         header = NO_HEADER
         if message.sampling_interval or message.sampling_mode:
             header = Header(message.sampling_interval, message.sampling_mode > 0)
         for data_set in message.data_sets:
             if not data_set.template.scope_count:
-                self._take_flows(known, message.domain, data_set, times, header)
+                if data_set.template.plain:
+                    self._keep(known, message.domain, data_set, times, header)
+                else:
+                    self._take_flows(known, message.domain, data_set, times, header)
         for template_id in message.stale:
             self._held.drop(known.session.key, message.domain, template_id)
         if message.templates:
@@ -352,6 +373,8 @@ class CollectingProcess:
 
     def _judge(self, verdict: Verdict, name: str, session: Session) -> None:
         """Add the result of a sequence check to the counters."""
+        if verdict is EXPECTED:
+            return
         if self._sequences.added:
             self._spend(session, self._sequences.added)
             self._sequences.added = 0
@@ -463,7 +486,6 @@ class CollectingProcess:
 
     def _take_flows(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header,
                     ) -> None:
-        self._counts["records"] += data_set.count
         if data_set.template.plain:
             self._keep(known, domain, data_set, times, header)
             return
@@ -475,6 +497,7 @@ class CollectingProcess:
 
     def _keep(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
         """Keep Flow Records for the drain."""
+        self._counts["records"] += data_set.count
         group = self._pending.get(known.group)
         if group is None:
             group = self._pending[known.group] = {}
@@ -504,11 +527,16 @@ class CollectingProcess:
     def _has_room(self, known: KnownSession, template: Template) -> bool:
         """Whether records of one more Template may wait for the drain, where each costs time of its own."""
         layouts = self._layouts.setdefault(known.group, set())
-        number = id(template) if joinable(template) else -len(layouts) - 1
+        number = id(shape_of(template)) if joinable(template) else -len(layouts) - 1
         if number in layouts:
             return True
         if len(layouts) >= MAX_LAYOUTS or self._layout_count >= MAX_ALL_LAYOUTS:
             return False
+        if len(layouts) >= FREE_LAYOUTS and self._now_s is not None and known.session.datagram:
+            exporter = known.session.exporter
+            if self._work.is_spent(exporter, self._sessions.is_stranger(exporter), self._now_s):
+                return False
+            self._spend_work(known.session, A_LAYOUT)
         layouts.add(number)
         self._layout_count += 1
         return True
@@ -551,7 +579,7 @@ class CollectingProcess:
         for part in pending:
             if not joinable(part.template):
                 self._extra.append(self._records.of(part))
-            elif (first := together.setdefault(id(part.template), part)) is not part:
+            elif (first := together.setdefault(id(shape_of(part.template)), part)) is not part:
                 first.join(part)
         for part in together.values():
             initiators = self._records.initiators(part)

@@ -26,14 +26,15 @@ from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.model.kinds import Kind
 from flowtop.model.reported import OPPOSITE, REPORTED_DTYPE, Reported, plain_address, rows_of, turned
 from flowtop.model.tunnel_ports import TunnelPorts
-from flowtop.wire.data_set import DataSet, join
-from flowtop.wire.flow_records import Collected, CollectedRows
+from flowtop.wire.data_set import DataSet, join_as
+from flowtop.wire.flow_records import Collected, CollectedRows, is_own
 from flowtop.wire.ipfix import Records
-from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, Template
+from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, FieldSpecifier, Template, specifier_of
 from flowtop.wire.owners import collect_owners, without_owners
+from flowtop.wire.record_counters import OLD_EVENT
 from flowtop.wire.record_names import interface_names, name_fields
 from flowtop.wire.record_times import ExportTimes, counts_from_boot
-from flowtop.wire.reported import Origins, collect_origins, collect_reported, has_origins, owns_names
+from flowtop.wire.reported import Origins, collect_origins, collect_reported, has_origins, is_reported, owns_names
 from flowtop.wire.selectors import original_samplers
 
 _SMALL = 1 << 36
@@ -60,7 +61,7 @@ class Source(NamedTuple):
 
 @dataclass(slots=True)
 class PendingSets:
-    """Data Sets of one Template that wait for the drain, in order.
+    """Data Sets of one Template that wait for the drain, in order; or of several of one shape (`shape_of`).
 
     Attributes:
         sets: these.
@@ -174,8 +175,8 @@ class FlowRows:
     def of(self, pending: PendingSets) -> Rows:
         """Rows of Data Sets whose sources have one initiator; there is one source if they are not `joinable`."""
         sources_of_sets, first = pending.sources, pending.sources[0]
-        template = without_owners(pending.template)
-        records = join(pending.sets)
+        template = shape_of(without_owners(pending.template))
+        records = join_as(shape_of(pending.template), pending.sets)
         counts = [data_set.count for data_set in pending.sets]
         times = np.frombuffer(pending.times, np.int64).reshape(-1, 3)
         export_ms, boot_ms, shift_ms = times.T.repeat(counts, axis=1)
@@ -389,6 +390,34 @@ def joinable(template: Template) -> bool:
                      or without_owners(template) is not template or any("Total" in name for name in template.names))
         template.__dict__["_joinable"] = found
     return found
+
+
+def shape_of(template: Template) -> Template:
+    """What Templates have in common whose records are made rows together: a Template with the fields that have a part
+    in that, in the lengths of their elements. It is the Template itself unless this is `joinable`, of one length, and
+    of another exporter than flowtop."""
+    found: Template | None = template.__dict__.get("_shape")
+    if found is None:
+        found = template
+        if joinable(template) and template.simple and not is_own(template):
+            fields = tuple(each if each.format[0] in "SV" else specifier_of(
+                each.element_id, each.format[1], each.enterprise) for each in template.fields if _has_part(each))
+            if fields and not any(each.described or not each.length for each in template.fields):
+                found = _shape(template.id, fields)
+        template.__dict__["_shape"] = found
+    return found
+
+
+def _has_part(specifier: FieldSpecifier) -> bool:
+    """Whether rows can depend on the field: not if it is padding, or an element that is not registered."""
+    if specifier.element is None and not is_reported(specifier):
+        return not specifier.enterprise and specifier.element_id == OLD_EVENT
+    return specifier.name != "paddingOctets"
+
+
+@lru_cache(2_048)
+def _shape(number: int, fields: tuple[FieldSpecifier, ...]) -> Template:
+    return Template(number, fields)
 
 
 @lru_cache(4096)

@@ -44,7 +44,8 @@ class Verdict:
     fits: bool | None = field(default=None, compare=False)
 
 
-_FITS, _ANY = Verdict(fits=True), Verdict()
+EXPECTED, _ANY = Verdict(fits=True), Verdict()
+"""Verdicts of most messages: the number that was expected, and one that says nothing."""
 
 
 class SequenceTracker:
@@ -80,7 +81,7 @@ class SequenceTracker:
             self._lost = 0
             return Verdict(reset=True, fits=None if restarted else False)
         if not ahead:
-            return _ANY if expected is None else _FITS
+            return _ANY if expected is None else EXPECTED
         self._lost += ahead
         return Verdict(lost=ahead, fits=False)
 

@@ -22,6 +22,10 @@ LIMITS = Limits(50_000, 25_000, 100_000, 50_000)
 _A_SET, _AN_OPTION, _A_RECORD = 8, 6, 4
 """Steps of a Set or a Template, of a record of Options Data, and of a flow record. Each value of variable length, and
 the values of fixed length between two of these, are one more."""
+A_LAYOUT = 1_500
+"""Steps of one more Template whose records wait for a drain."""
+FEW_SETS = 4
+"""So many Sets are free in any message."""
 _A_PART = 32
 """Steps of the records of a Set whose lists have the same Templates."""
 _OCTETS_A_STEP, _FREE = 4, 32

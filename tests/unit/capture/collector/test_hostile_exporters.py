@@ -63,7 +63,7 @@ def hit(process: CollectingProcess, attack: Iterator[Datagram], between: Callabl
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("name", "counter"), [
-    ("templates_2000", "evicted_templates"), ("redefinitions", ""), ("redefined_data", "dropped_records"),
+    ("templates_2000", "evicted_templates"), ("redefinitions", ""), ("layouts", "dropped_records"),
     ("engines", "evicted_state"), ("domains", "evicted_templates"), ("agents", "evicted_state"),
     ("ports", "evicted_sessions"), ("addresses", "evicted_sessions"), ("interfaces", "evicted_state"),
     ("samplers", "evicted_state"), ("changing_sampler", ""), ("held", "dropped_sets"), ("many_fields", "skipped"),
@@ -320,8 +320,8 @@ def test_what_exporters_send_is_no_more_work_than_its_length() -> None:
     assert [excess(message, len(ipfix(each))) for message, each in zip(messages, sets, strict=True)] == [0] * 6
     fields = DENSE["empty values"][1]
     decode_message(ipfix(VALUES), store, session=0, datagram=True)
-    message = decode_message(fields, store, session=0, datagram=True, strict=False)
-    assert excess(message, len(fields)) == 8 + 4 * 304 - len(fields) // 4 - 32
+    dense = decode_message(fields, store, session=0, datagram=True, strict=False)
+    assert excess(dense, len(fields)) == 8 + 4 * 304 - len(fields) // 4 - 32
 
 
 def test_new_interfaces_have_a_budget_of_time() -> None:
