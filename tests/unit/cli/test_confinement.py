@@ -333,3 +333,25 @@ def test_what_shows_a_file_of_exports_is_confined(tmp_path: Path) -> None:
             assert_confined(process.pid, 65_534)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 65, errors
+
+
+@as_root
+def test_a_helper_has_a_list_of_system_calls_where_landlock_is_refused_at_last() -> None:
+    """The other filter is the test's own."""
+    from tests.unit.cli import refused
+
+    script = """
+from pathlib import Path
+import os
+from flowtop.confine.writer import Permitted, start_writer
+writer = start_writer(Permitted(frozenset(["/tmp/named.jsonl"])))
+try:
+    writer.check_output(Path("/etc/other"))
+except OSError:
+    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    print(next(line for line in Path(f"/proc/{child}/status").read_text().splitlines() if "filters" in line))
+"""
+    for numbers in ("446", "444"):
+        done = subprocess.run([sys.executable, refused.__file__, "1", numbers, sys.executable, "-c", script],
+                              capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.split() == ["Seccomp_filters:", "2"], done.stderr
