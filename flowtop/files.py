@@ -393,22 +393,38 @@ def _require(path: Path, status: os.stat_result) -> None:
 
 
 def own_descriptor(path: Path) -> int | None:
-    """The descriptor of this process that a link like /dev/stdout or /dev/fd/3 leads to; None: it is an ordinary path.
+    """The descriptor of this process that a link like /dev/stdout or /dev/fd/3 leads to; None: it is an ordinary path,
+    or another user's link is on its way, which would have packets of strangers written to the terminal.
 
     Opening it would open its file once more, at its start, and renaming the link would break it for everybody.
     """
     at = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
     for _ in range(_MOST_LINKS):
         parent, name = os.path.split(at)
+        if not _trusted(Path(parent)):
+            return None
         at = os.path.join(parent if _OWN_DESCRIPTOR.fullmatch(at) else _real_parent(parent), name)  # noqa: PTH118
         match = _OWN_DESCRIPTOR.fullmatch(at)
         if match:
             return int(match[2]) if match[1] in (None, str(os.getpid())) else None
         try:
+            if not _special and os.lstat(at).st_uid not in (0, acting_user()):
+                return None
             at = os.path.normpath(os.path.join(os.path.dirname(at), os.readlink(at)))  # noqa: PTH115, PTH118, PTH120
         except OSError:  # not a link
             return None
     return None
+
+
+def _trusted(directory: Path) -> bool:
+    """Whether no link of another user leads to a directory, as far as it is there."""
+    try:
+        os.close(_open_directory(directory))
+    except FileRefused:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _real_parent(parent: str) -> str:

@@ -18,7 +18,7 @@ from flowtop import files
 from flowtop.acting import acting_user, files_as
 from flowtop.errors import FlowtopError
 from flowtop.export.spool import Spool
-from flowtop.files import FileInUse, FileRefused, check_output, open_output, undo_output
+from flowtop.files import FileInUse, FileRefused, check_output, open_output, own_descriptor, undo_output
 
 NOBODY = 65_534, 65_533
 SECRET = "root's\n"
@@ -240,6 +240,20 @@ def test_no_link_of_another_user_chooses_the_directory(tmp_path: Path, monkeypat
     monkeypatch.setattr(files, "_special", True)
     written(tmp_path / "over/c.jsonl", "x")
     assert (tmp_path / "private/deep/c.jsonl").exists()
+
+
+def test_no_link_of_another_user_leads_to_a_descriptor(tmp_path: Path) -> None:
+    """Such as to standard output, which may be root's terminal: packets are a stranger's."""
+    is_root()
+    for name, target in (("stdout", "/dev/stdout"), ("fd", "/dev/fd"), ("number", "/proc/self/fd/1")):
+        (tmp_path / name).symlink_to(target)
+    assert [own_descriptor(tmp_path / name) for name in ("stdout", "fd/1", "number")] == [1, 1, 1]
+    for link in tmp_path.iterdir():
+        os.lchown(link, 12_345, 12_345)
+    for name in ("stdout", "fd/1", "number"):
+        assert own_descriptor(tmp_path / name) is None
+        with pytest.raises(FileRefused):
+            written(tmp_path / name, "x")
 
 
 def test_a_directory_that_was_removed_and_made_again_is_written(tmp_path: Path) -> None:
