@@ -355,3 +355,34 @@ except OSError:
         done = subprocess.run([sys.executable, refused.__file__, "1", numbers, sys.executable, "-c", script],
                               capture_output=True, text=True, timeout=60, check=False)
         assert done.stdout.split() == ["Seccomp_filters:", "2"], done.stderr
+
+
+@as_root
+def test_a_state_directory_that_has_other_files_is_not_given_away(tmp_path: Path, capture: Path) -> None:
+    """It might be /etc. What flowtop as root left in its own is given, but no file that is also elsewhere."""
+    from flowtop.cli.confining import _give, _has_only_ours
+    from flowtop.confine.account import Account
+
+    state, words = tmp_path / "state", [*FLOWTOP, "-b", "-o", "none", "-r", capture, "-e", "ipfix+tcp://127.0.0.1:9"]
+    state.mkdir(0o755)
+    (state / "passwd").touch()
+    done = subprocess.run([*words, "--state-directory", state], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "has other files" in done.stderr
+    assert state.stat().st_uid == 0
+    (state / "passwd").rename(tmp_path / "passwd")
+    (state / "spool-x").mkdir()
+    (state / "spool-x" / "1").touch()
+    (state / "spool-x" / "2").hardlink_to(tmp_path / "passwd")
+    (state / "spool-x" / "3").symlink_to(tmp_path / "passwd")
+    (state / "spool-y").symlink_to(tmp_path)
+    directory = os.open(state, os.O_RDONLY)
+    assert _has_only_ours(directory)
+    _give(directory, Account(PERSON, PERSON))
+    os.close(directory)
+    assert [path.lstat().st_uid for path in (state, state / "spool-x", state / "spool-x/1", state / "spool-x/2",
+                                             state / "spool-x/3", tmp_path, tmp_path / "passwd")] == [
+        PERSON, PERSON, PERSON, 0, 0, 0, 0]
+    state.chmod(0o777)
+    directory = os.open(state, os.O_RDONLY)
+    assert not _has_only_ours(directory)
+    os.close(directory)
