@@ -228,6 +228,51 @@ def _check(path: Path) -> None:
                 os.close(descriptor)
 
 
+_PATH_ONLY = os.O_PATH | os.O_CLOEXEC
+
+
+def _open_directory(path: Path) -> int:
+    """Open a directory (O_PATH), step by step: each link on the way must be root's or of whom this thread acts as, as
+    another user's would choose where this one writes. Raises OSError, FileRefused."""
+    if _special or path.is_relative_to("/proc"):
+        return os.open(path, _PATH_ONLY | os.O_DIRECTORY)
+    steps, links = [*reversed(path.parts)], 0
+    directory = os.open(".", _PATH_ONLY | os.O_DIRECTORY)
+    try:
+        while steps:
+            name = steps.pop()
+            try:
+                found = os.open(name, _PATH_ONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+                steps += reversed(Path(_link(directory, name, path)).parts)
+            else:
+                os.close(directory)
+                directory = found
+    except BaseException:
+        os.close(directory)
+        raise
+    return directory
+
+
+def _link(directory: int, name: str, path: Path) -> str:
+    """What a link leads to. Raises NotADirectoryError: it is none; FileRefused: it is another user's."""
+    found = os.open(name, _PATH_ONLY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        status = os.fstat(found)
+        if not stat.S_ISLNK(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        if status.st_uid not in (0, acting_user()):
+            raise FileRefused(path, f"a link of user {status.st_uid} is on its way; --allow-special allows that")
+        return os.readlink("", dir_fd=found)
+    finally:
+        os.close(found)
+
+
 _kept: dict[tuple[int, str], int] = {}
 """Directories of files that are written one after another: the next one is made in the same, whatever its name leads to
 by then. By process, as a child may close its parent's descriptors, and by name."""
@@ -251,7 +296,7 @@ def _place(path: Path, *, keep: bool = False) -> Iterator[_Place]:
         os.close(_kept.pop(key))
         directory = None
     if directory is None:
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = _open_directory(path.parent)
         if keep:
             _kept[key] = directory
     try:
@@ -348,22 +393,38 @@ def _require(path: Path, status: os.stat_result) -> None:
 
 
 def own_descriptor(path: Path) -> int | None:
-    """The descriptor of this process that a link like /dev/stdout or /dev/fd/3 leads to; None: it is an ordinary path.
+    """The descriptor of this process that a link like /dev/stdout or /dev/fd/3 leads to; None: it is an ordinary path,
+    or another user's link is on its way, which would have packets of strangers written to the terminal.
 
     Opening it would open its file once more, at its start, and renaming the link would break it for everybody.
     """
     at = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
     for _ in range(_MOST_LINKS):
         parent, name = os.path.split(at)
+        if not _trusted(Path(parent)):
+            return None
         at = os.path.join(parent if _OWN_DESCRIPTOR.fullmatch(at) else _real_parent(parent), name)  # noqa: PTH118
         match = _OWN_DESCRIPTOR.fullmatch(at)
         if match:
             return int(match[2]) if match[1] in (None, str(os.getpid())) else None
         try:
+            if not _special and os.lstat(at).st_uid not in (0, acting_user()):
+                return None
             at = os.path.normpath(os.path.join(os.path.dirname(at), os.readlink(at)))  # noqa: PTH115, PTH118, PTH120
         except OSError:  # not a link
             return None
     return None
+
+
+def _trusted(directory: Path) -> bool:
+    """Whether no link of another user leads to a directory, as far as it is there."""
+    try:
+        os.close(_open_directory(directory))
+    except FileRefused:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _real_parent(parent: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +108,10 @@ class Confining:
             if owner not in (0, account.uid):
                 raise FlowtopError(f"the state directory {directory} is another user's", exit_code=EXIT_USAGE,
                                    hint="name one of root's with --state-directory, or its owner with --user")
+            if owner == 0 and not _has_only_ours(self._given):
+                raise FlowtopError(f"the state directory {directory} has other files: it would be given to user "
+                                   f"{account.uid}", exit_code=EXIT_USAGE,
+                                   hint="name a directory of its own with --state-directory")
             _give(self._given, account)
         except OSError as error:
             raise FlowtopError(f"cannot use the spool directory {directory}: {error.strerror}",
@@ -263,19 +267,33 @@ def _places(name: str) -> list[Path]:
     return found
 
 
+def _has_only_ours(directory: int) -> bool:
+    """Whether there is nothing but what flowtop makes in a state directory, and not everybody may add to it."""
+    return not os.fstat(directory).st_mode & stat.S_IWOTH and all(
+        name.startswith(_SPOOL) or VIEW in name for name in os.listdir(directory))
+
+
 def _give(directory: int, account: Account) -> None:
     """Give root's spools in this directory, and itself, to the account. Follows no links. Raises OSError."""
     for name in os.listdir(directory):
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if not name.startswith(_SPOOL) or status.st_uid or not stat.S_ISDIR(status.st_mode):
+        if not name.startswith(_SPOOL):
             continue
-        spool = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
+        with suppress(NotADirectoryError, FileNotFoundError), _opened(name, directory, os.O_DIRECTORY) as spool:
+            if os.fstat(spool).st_uid:
+                continue
             for inner in os.listdir(spool)[:_MOST_GIVEN]:  # noqa: PTH208
-                found = os.stat(inner, dir_fd=spool, follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:  # nothing that is also elsewhere
-                    os.chown(inner, account.uid, account.gid, dir_fd=spool, follow_symlinks=False)
+                with suppress(OSError), _opened(inner, spool, os.O_NONBLOCK) as file:
+                    found = os.fstat(file)
+                    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:  # nothing that is also elsewhere
+                        os.fchown(file, account.uid, account.gid)
             os.fchown(spool, account.uid, account.gid)
-        finally:
-            os.close(spool)
     os.fchown(directory, account.uid, account.gid)
+
+
+@contextmanager
+def _opened(name: str, directory: int, flags: int) -> Iterator[int]:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=directory)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -153,9 +153,10 @@ def start_helper(keeps: Sequence[int], operations: Operations, calls: seccomp.Ca
             rules = None if access is None else Ruleset(access)
         give_up_privileges(account, sum(1 << number for number in keeps))
         _end_with(parent)  # once more: another user id forgets it
-        with suppress(OSError):  # or without seccomp
+        with suppress(OSError):
             if rules is not None:
                 rules.apply()
+        with suppress(OSError):  # or without seccomp
             seccomp.install(calls)
         _serve(theirs, operations)
     finally:

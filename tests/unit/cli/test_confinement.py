@@ -333,3 +333,56 @@ def test_what_shows_a_file_of_exports_is_confined(tmp_path: Path) -> None:
             assert_confined(process.pid, 65_534)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 65, errors
+
+
+@as_root
+def test_a_helper_has_a_list_of_system_calls_where_landlock_is_refused_at_last() -> None:
+    """The other filter is the test's own."""
+    from tests.unit.cli import refused
+
+    script = """
+from pathlib import Path
+import os
+from flowtop.confine.writer import Permitted, start_writer
+writer = start_writer(Permitted(frozenset(["/tmp/named.jsonl"])))
+try:
+    writer.check_output(Path("/etc/other"))
+except OSError:
+    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    print(next(line for line in Path(f"/proc/{child}/status").read_text().splitlines() if "filters" in line))
+"""
+    for numbers in ("446", "444"):
+        done = subprocess.run([sys.executable, refused.__file__, "1", numbers, sys.executable, "-c", script],
+                              capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.split() == ["Seccomp_filters:", "2"], done.stderr
+
+
+@as_root
+def test_a_state_directory_that_has_other_files_is_not_given_away(tmp_path: Path, capture: Path) -> None:
+    """It might be /etc. What flowtop as root left in its own is given, but no file that is also elsewhere."""
+    from flowtop.cli.confining import _give, _has_only_ours
+    from flowtop.confine.account import Account
+
+    state, words = tmp_path / "state", [*FLOWTOP, "-b", "-o", "none", "-r", capture, "-e", "ipfix+tcp://127.0.0.1:9"]
+    state.mkdir(0o755)
+    (state / "passwd").touch()
+    done = subprocess.run([*words, "--state-directory", state], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "has other files" in done.stderr
+    assert state.stat().st_uid == 0
+    (state / "passwd").rename(tmp_path / "passwd")
+    (state / "spool-x").mkdir()
+    (state / "spool-x" / "1").touch()
+    (state / "spool-x" / "2").hardlink_to(tmp_path / "passwd")
+    (state / "spool-x" / "3").symlink_to(tmp_path / "passwd")
+    (state / "spool-y").symlink_to(tmp_path)
+    directory = os.open(state, os.O_RDONLY)
+    assert _has_only_ours(directory)
+    _give(directory, Account(PERSON, PERSON))
+    os.close(directory)
+    assert [path.lstat().st_uid for path in (state, state / "spool-x", state / "spool-x/1", state / "spool-x/2",
+                                             state / "spool-x/3", tmp_path, tmp_path / "passwd")] == [
+        PERSON, PERSON, PERSON, 0, 0, 0, 0]
+    state.chmod(0o777)
+    directory = os.open(state, os.O_RDONLY)
+    assert not _has_only_ours(directory)
+    os.close(directory)
