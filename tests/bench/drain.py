@@ -2,7 +2,7 @@
 
 A drain is measured from the first bpf(2) call to the end of the tick: read and delete, find or add each flow, find
 duplicates, rates, expiry; in CPU time of its thread, which never sleeps. Needs root; the map is this process's own
-and no program writes to it.
+and no program writes to it. With flowtop's own library and with numpy alone, in turn.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch
 from tests.bench._flows import SECOND, counters_of, keys_of
+from tests.bench._native import WAYS, way
 
 AIM = 700_000
 _MAP_UPDATE_BATCH = 26
@@ -71,18 +72,26 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=65_536, help="capacity of the map")
     parser.add_argument("--rounds", type=int, default=10, help="drains of each kind; the median counts")
     arguments = parser.parse_args()
-    drains = Drains(arguments.entries)
-    drains.drain(0)  # the table's first arrays
-    samples = {
-        "new": [drains.drain(n * arguments.entries) for n in range(1, arguments.rounds + 1)],
-        "known": [drains.drain(arguments.rounds * arguments.entries) for _ in range(arguments.rounds)],
-    }
-    drains.close()
-    rates = {}
-    for kind, times in samples.items():
-        read, tick = (1e6 / arguments.entries * statistics.median(part) for part in zip(*times, strict=True))
-        rates[kind] = arguments.entries / statistics.median(sum(pair) for pair in times)
-        print(f"{kind:<6} flows {rates[kind]:>10,.0f} entries/s   map {read:.2f} us, table {tick:.2f} us an entry")
+    drains = {}
+    for name in WAYS:
+        with way(name):
+            drains[name] = Drains(arguments.entries)
+            drains[name].drain(0)  # the table's first arrays
+    samples: dict[str, dict[str, list[tuple[float, float]]]] = {"new": {}, "known": {}}
+    for kind, firsts in (("new", range(1, arguments.rounds + 1)), ("known", [arguments.rounds] * arguments.rounds)):
+        for first in firsts:
+            for name, each in drains.items():
+                samples[kind].setdefault(name, []).append(each.drain(first * arguments.entries))
+    for each in drains.values():
+        each.close()
+    rates: dict[str, dict[str, float]] = {name: {} for name in WAYS}
+    for kind, by_way in samples.items():
+        for name, times in by_way.items():
+            read, tick = (1e6 / arguments.entries * statistics.median(part) for part in zip(*times, strict=True))
+            rates[name][kind] = arguments.entries / statistics.median(sum(pair) for pair in times)
+            print(f"{kind:<6} flows {rates[name][kind]:>10,.0f} entries/s   map {read:.2f} us, "
+                  f"table {tick:.2f} us an entry ({name})")
     print(json.dumps({"benchmark": "drain", "entries": arguments.entries,
-                      "entries_per_s": {kind: round(rate) for kind, rate in rates.items()}, "aim": AIM,
-                      "met": min(rates.values()) >= AIM}))
+                      "entries_per_s": {kind: round(rate) for kind, rate in rates[WAYS[0]].items()},
+                      "numpy_entries_per_s": {kind: round(rate) for kind, rate in rates["numpy"].items()}, "aim": AIM,
+                      "met": min(rates[WAYS[0]].values()) >= AIM}))

@@ -1,7 +1,8 @@
 """The flow table with 1,000,000 flows: octets a flow, a tick with 100,000 active flows, top-100 by each column.
 
 Duplicates are looked for (dedupe=mark), and every tick of the last minute had its 100,000 active flows, so that the
-rate windows are full when memory is read. Times are CPU time of one thread.
+rate windows are full when memory is read. `known_flow_ns`: what each flow costs in a tick of a table with nothing but
+these, with flowtop's own library and with numpy alone, in turn. Times are CPU time of one thread.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from flowtop.metering.table import FlowTable
 from flowtop.query.answer import Answerer
 from flowtop.query.query import Query
 from tests.bench._flows import SECOND, batch_of, keys_of
+from tests.bench._native import WAYS, way
 
 START_NS = 1_000 * SECOND
 AIMS = {"octets_a_flow": 600, "tick_ms": 100, "query_ms": 20}
@@ -62,6 +64,20 @@ def tick_times(
     return times
 
 
+def known_flow_times(flows: int, ticks: int, rng: np.random.Generator) -> dict[str, float]:
+    """Nanoseconds a flow and tick in a table of known flows, by way: see _native."""
+    tables = {}
+    for name in WAYS:
+        with way(name):
+            tables[name] = FlowTable(TableConfig(idle_timeout_s=86_400))
+    times: dict[str, list[float]] = {name: [] for name in WAYS}
+    for tick in range(ticks):
+        batch = batch_of(rng.permutation(flows), START_NS + tick * SECOND, rng)
+        for name, table in tables.items():
+            times[name].append(seconds(lambda batch=batch, table=table: table.update(batch)))
+    return {name: 1e9 / flows * statistics.median(each[2:]) for name, each in times.items()}
+
+
 def query_times(table: FlowTable, rounds: int) -> dict[str, float]:
     """Median ms of a top-100 query, by column and direction."""
     answerer = Answerer()
@@ -100,6 +116,8 @@ def main() -> None:
     rng = np.random.default_rng(1)
     index = index_against_dict(arguments.flows)
     print("us a key: " + ", ".join(f"{name} {value:.2f}" for name, value in index.items()))
+    known = known_flow_times(arguments.active, 13, rng)
+    print("ns a known flow and tick: " + ", ".join(f"{name} {value:.0f}" for name, value in known.items()))
     before = resident_octets()
     table = FlowTable(TableConfig(idle_timeout_s=86_400))
     now_ns = fill(table, arguments.flows, rng)
@@ -117,5 +135,6 @@ def main() -> None:
     print(json.dumps({"benchmark": "table", "flows": arguments.flows, "octets_a_flow": round(held),
                       "resident_octets_a_flow": round(resident), "tick_ms": round(tick_ms, 1),
                       "tick_worst_ms": round(1e3 * max(ticks), 1), "query_worst_ms": round(worst, 1),
+                      "known_flow_ns": {name: round(value) for name, value in known.items()},
                       "aims": AIMS, "met": met,
                       "index_us": {name: round(value, 2) for name, value in index.items()}}))
