@@ -172,8 +172,9 @@ def collect_rows(template: Template, records: Records, times: ExportTimes,
         sources = np.flatnonzero(used)
         forward = forward if reverse else len(sources)
         totals = None if counters is None or counters.totals is None else counters.totals[sources]
-        halves.append((half[sources], sources, totals))
-    rows = np.concatenate([half for half, _, _ in halves]) if halves else np.zeros(0, COLLECTED_DTYPE)
+        halves.append((half if len(sources) == len(half) else half[sources], sources, totals))
+    rows = np.concatenate([half for half, _, _ in halves]) if len(halves) > 1 else (
+        halves[0][0] if halves else np.zeros(0, COLLECTED_DTYPE))
     sources = np.concatenate([indices for _, indices, _ in halves]) if halves else np.zeros(0, np.intp)
     idle = np.ones(len(records), np.bool_)
     idle[sources[(rows["octets"] > 0) | (rows["packets"] > 0)]] = False

@@ -171,6 +171,13 @@ class Template:
     fields: tuple[FieldSpecifier, ...]
     scope_count: int = 0
 
+    def __hash__(self) -> int:
+        """Computed once, as a Template may have a thousand fields, and is looked for with each drain."""
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = self.__dict__["_hash"] = hash((self.id, self.fields, self.scope_count))
+        return found
+
     @property
     def set_id(self) -> int:
         """Id of the Set that announces this Template."""

@@ -59,6 +59,8 @@ def merge_rows(rows: Collected, reported: Reported | None = None) -> MergedRows:
         return MergedRows(keys, np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, np.uint32), np.zeros(0, DESCRIBED_DTYPE),
                           reported)
     order, starts = _by_key(keys.view(np.uint64).reshape(-1, _WORDS))
+    if len(starts) == len(rows):
+        return _each_alone(rows, keys, reported)
     firsts = order[starts]
     counters = np.zeros(len(starts), FLOW_COUNTERS_DTYPE)
     for name in ("source_mac", "destination_mac", "tos", "ttl"):
@@ -69,8 +71,7 @@ def merge_rows(rows: Collected, reported: Reported | None = None) -> MergedRows:
     counters["last_ns"] = np.maximum.reduceat(rows["end_ms"][order], starts).clip(0, _LATEST_MS) * 1_000_000
     # A record with both SYN and ACK does not say whether one packet had both.
     bits = np.bitwise_or.reduceat(with_opening(rows["tcp_control_bits"][order] & np.uint16(TCP_CONTROL_BITS)), starts)
-    counters["tcp_bits_hint"] = bits
-    counters["tcp_bit_seen"] = bits[:, None] >> np.arange(TCP_OPENING_BIT + 1, dtype=np.uint16) & np.uint16(1)
+    _note_bits(counters, bits)
     arrival = np.argsort(firsts)  # deterministic order, independent of the hash
     described = np.zeros(len(starts), DESCRIBED_DTYPE)
     described["record_bits"] = rows["record_bits"][firsts]
@@ -82,6 +83,26 @@ def merge_rows(rows: Collected, reported: Reported | None = None) -> MergedRows:
         reported = rows_of(last_given(reported, order, starts), arrival)
     firsts = firsts[arrival]
     return MergedRows(keys[firsts], counters[arrival], rows["other_ifindex"][firsts], described[arrival], reported)
+
+
+def _each_alone(rows: Collected, keys: npt.NDArray[np.void], reported: Reported | None) -> MergedRows:
+    """The same of rows with a key each, as most often."""
+    counters = np.zeros(len(rows), FLOW_COUNTERS_DTYPE)
+    for name in ("source_mac", "destination_mac", "tos", "ttl", "packets", "octets", "owner"):
+        counters[name] = rows[name]
+    counters["first_ns"] = rows["start_ms"].clip(0, _LATEST_MS) * 1_000_000
+    counters["last_ns"] = rows["end_ms"].clip(0, _LATEST_MS) * 1_000_000
+    _note_bits(counters, with_opening(rows["tcp_control_bits"] & np.uint16(TCP_CONTROL_BITS)))
+    described = np.zeros(len(rows), DESCRIBED_DTYPE)
+    for name in ("record_bits", "flow_count"):
+        described[name] = rows[name]
+    return MergedRows(keys, counters, rows["other_ifindex"].copy(), described, reported)
+
+
+def _note_bits(counters: npt.NDArray[np.void], bits: npt.NDArray[np.uint16]) -> None:
+    counters["tcp_bits_hint"] = bits
+    octets = np.ascontiguousarray(bits, "<u2").view(np.uint8).reshape(-1, 2)
+    counters["tcp_bit_seen"] = np.unpackbits(octets, axis=1, count=TCP_OPENING_BIT + 1, bitorder="little")
 
 
 def _last_owners(owners: npt.NDArray[np.uint64], starts: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:

@@ -25,9 +25,9 @@ OTHERS = 1
 """The number that has the totals of interfaces without one."""
 _LAST_NUMBER = OPPOSITE - 1
 
+_CLOSE = 4_096
 _ENCAPSULATION = 2
 """Place among the sums, after packets and octets."""
-_HALF = np.uint64(32)
 _NAMED = 1 << 32
 """First number of interfaces that have a name and no number: above those that have one."""
 
@@ -133,12 +133,12 @@ class ObservationPoints:
             origins: exporters and Observation Domains.
             origin: index into these, shape (n,).
         """
-        places = origin.astype(np.uint64) << _HALF | interfaces
-        different, inverse = np.unique(places, return_inverse=True)
+        span = int(interfaces.max(initial=0)) + 1  # of one origin among the places
+        different, inverse = _different(origin.astype(np.uint64) * np.uint64(span) + interfaces)
         known, use, mine = self._numbers, self.shares.use, []
         for place in different.tolist():
-            exporter, domain = origins[place >> 32]
-            key = exporter, domain, place & 0xFFFF_FFFF
+            exporter, domain = origins[place // span]
+            key = exporter, domain, place % span
             number = known.get(key)
             if number is None:
                 number = self._add(key)
@@ -219,7 +219,7 @@ class ObservationPoints:
         """
         if not len(rows):
             return
-        different, inverse = np.unique(rows["ifindex"], return_inverse=True)
+        different, inverse = _different(rows["ifindex"])
         places = np.array([self._rows.get(number, 0) for number in different.tolist()])[inverse]
         if self.shares.evicted:
             kept = [number if number in self._rows or number in self._gone else OTHERS for number in different.tolist()]
@@ -243,3 +243,18 @@ class ObservationPoints:
                               strict=True):
             observations[name] = sums
         return observations
+
+
+def _different(values: npt.NDArray[np.unsignedinteger]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.intp]]:
+    """The different values, sorted, and which of these each one is: as np.unique, without sorting if they are close."""
+    least = values.min(initial=np.iinfo(values.dtype).max)
+    if not len(values) or int(values.max()) - int(least) > _CLOSE + 4 * len(values):
+        different, inverse = np.unique(values, return_inverse=True)
+        return different, inverse.reshape(-1)
+    offsets = (values - least).astype(np.intp)
+    seen = np.zeros(int(offsets.max()) + 1, np.bool_)
+    seen[offsets] = True
+    found = np.flatnonzero(seen)
+    places = np.zeros(len(seen), np.intp)
+    places[found] = np.arange(len(found))
+    return found.astype(values.dtype) + least, places[offsets]

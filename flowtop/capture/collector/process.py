@@ -52,8 +52,9 @@ MAX_FIELDS = 262_144
 """Limit of Field Specifiers over all sessions, a Template counting as some; there are also limits per session."""
 MAX_TEMPLATES = 4_096
 """Limit of Templates per session."""
-MAX_PENDING = 400_000
-"""Limit of records that wait for a drain."""
+MAX_PENDING, MAX_PENDING_SETS = 400_000, 16_384
+"""Limits of records and of Data Sets that wait for a drain: so many take a part of a second, for which nothing else is
+done, such as to end."""
 MAX_LAYOUTS, MAX_ALL_LAYOUTS = 128, 2_048
 """Limits of Templates whose records wait for a drain: per exporter, and of all. No exporter uses as many at a time."""
 FREE_LAYOUTS = 64
@@ -100,7 +101,7 @@ class CollectingProcess:
         self._held = HeldSets()
         self._templates = SharedTemplates(self._store)
         self._pending: dict[Hashable, dict[Hashable, PendingSets]] = {}
-        self._pending_records = 0
+        self._pending_records = self._pending_sets = 0
         self._sampled = SampledPackets()
         self._agents: dict[tuple[str, int], int] = {}
         self._layouts: dict[Hashable, set[int]] = {}
@@ -117,8 +118,8 @@ class CollectingProcess:
 
     @property
     def full(self) -> bool:
-        """Whether so many records wait that a drain is due."""
-        return self._pending_records >= MAX_PENDING
+        """Whether so much waits that a drain is due."""
+        return self._pending_records >= MAX_PENDING or self._pending_sets >= MAX_PENDING_SETS
 
     def count(self, what: str, number: int = 1) -> None:
         """Add to a counter of CollectingStatistics that is maintained by the owner of the sockets."""
@@ -294,7 +295,8 @@ class CollectingProcess:
         They are as reported and not in the totals yet; for callers that pass them on in parts.
         """
         self._flush()
-        parts, self._extra, self._pending_records = self._extra, [], 0
+        parts, self._extra = self._extra, []
+        self._pending_records = self._pending_sets = 0
         rows = np.concatenate([rows for rows, _ in parts]) if parts else np.zeros(0, COLLECTED_DTYPE)
         if all(reported is None for _, reported in parts):
             return rows, None
@@ -523,6 +525,7 @@ class CollectingProcess:
         pending.times.extend(times)
         pending.source.append(latest[3])
         self._pending_records += data_set.count
+        self._pending_sets += 1
 
     def _has_room(self, known: KnownSession, template: Template) -> bool:
         """Whether records of one more Template may wait for the drain, where each costs time of its own."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.capture.collector import entries
+from flowtop.model.reported import REPORTED_DTYPE
 from flowtop.wire.flow_records import COLLECTED_DTYPE
 from tests.unit.wire.patience import patient
 
@@ -40,3 +41,19 @@ def test_sums_are_those_of_a_loop(collide: bool, rows: list[tuple[int, ...]]) ->
         int(counter["last_ns"]) // 1_000_000, int(sum(1 << bit for bit in range(12) if counter["tcp_bit_seen"][bit])),
         int(counter["ttl"])] for key, counter in zip(keys, counters, strict=True)}
     assert list(found.items()) == list(expected.items()) and len(keys) == len(expected)
+
+
+def test_rows_with_a_key_each_give_what_they_give_beside_a_key_that_comes_twice() -> None:
+    rng = np.random.default_rng(3)
+    rows = np.frombuffer(rng.bytes(300 * COLLECTED_DTYPE.itemsize), COLLECTED_DTYPE).copy()
+    rows["opposite"] = False
+    for name in ("packets", "octets", "start_ms", "end_ms"):
+        rows[name] = rng.integers(0, 1 << 40, len(rows))
+    rows["record_bits"][:50], rows["tcp_control_bits"][50:80] = 0, 2
+    reported = np.frombuffer(rng.bytes(300 * REPORTED_DTYPE.itemsize), REPORTED_DTYPE).copy()
+    alone, beside = (entries.merge_rows(table, more) for table, more in (
+        (rows, reported), (np.append(rows, rows[-1:]), np.append(reported, reported[-1:]))))
+    assert len(alone.keys) == len(beside.keys) == 300
+    for one, other in zip(alone, beside, strict=True):
+        assert one is not None and other is not None and one.dtype == other.dtype
+        assert one[:-1].tobytes() == other[:-1].tobytes()
