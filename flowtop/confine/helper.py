@@ -95,6 +95,11 @@ class Helper:
                 raise
         return Pending(ours)
 
+    def hang_up(self) -> None:
+        """The helper ends, and who waits for its answer has none: another user's process may keep it waiting."""
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """The helper ends."""
         self._end.close()
