@@ -266,9 +266,8 @@ def _places(name: str) -> list[Path]:
 
 
 def _has_only_ours(directory: int) -> bool:
-    """Whether there is nothing but what flowtop makes in a state directory, and not everybody may add to it."""
-    return not os.fstat(directory).st_mode & stat.S_IWOTH and all(
-        name.startswith(_SPOOL) or VIEW in name for name in os.listdir(directory))
+    """Whether there is nothing but what flowtop, or a new file system, has in a state directory."""
+    return all(name.startswith(_SPOOL) or VIEW in name or name == "lost+found" for name in os.listdir(directory))
 
 
 def _give(directory: int, account: Account) -> None:
