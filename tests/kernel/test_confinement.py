@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,8 @@ def test_a_helper_that_is_gone_or_hangs_does_no_harm(lab: Lab, tmp_path: Path, n
         command.process.kill()
         command.process.wait()
         for helper in helpers if number == signal.SIGSTOP else ():
-            os.kill(helper, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(helper, signal.SIGCONT)
     totals = command.rounds()[-1]["totals"]
     assert totals["lostPackets"] == 0 and totals["observedPackets"] >= 6
     assert_nothing_attached(near)
