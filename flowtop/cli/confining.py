@@ -29,6 +29,9 @@ _DNS_PORT = 53
 _BPF = (1, 2, 3, 15, 25)
 """Commands of bpf(2) on maps and links that are open: look up, update and delete an element, tell about a link, take
 elements. Not: load, make, attach, get by number."""
+_OF_THE_SYSTEM = tuple(map(Path, ("/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/boot", "/dev", "/proc", "/sys",
+                                  "/run", "/var/lib", "/var/spool", "/var/cache")))
+"""Where root's new files, such as /etc/docker/daemon.json, change what runs."""
 _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
 _DRAINS_WITHOUT, _BPF_CAPABILITY = (5, 19), (5, 8)
 _UNPRIVILEGED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
@@ -187,8 +190,9 @@ class Confining:
         found = []
         for directory in (self._here, home, *_TEMPORARY):
             with suppress(OSError, RuntimeError):
-                found += [] if directory is None or directory == Path("/") else [directory.resolve()]
-        return tuple(dict.fromkeys(found))
+                found += [] if directory is None else [directory.resolve()]
+        return tuple(one for one in dict.fromkeys(found) if one != Path("/") and not (
+            self._writer and any(one.is_relative_to(place) for place in _OF_THE_SYSTEM)))
 
     def _access(self, urls: Sequence[ExportUrl]) -> Access:
         read: list[Path] = []
@@ -268,9 +272,8 @@ def _places(name: str) -> list[Path]:
 
 
 def _has_only_ours(directory: int) -> bool:
-    """Whether there is nothing but what flowtop makes in a state directory, and not everybody may add to it."""
-    return not os.fstat(directory).st_mode & stat.S_IWOTH and all(
-        name.startswith(_SPOOL) or VIEW in name for name in os.listdir(directory))
+    """Whether there is nothing but what flowtop, or a new file system, has in a state directory."""
+    return all(name.startswith(_SPOOL) or VIEW in name or name == "lost+found" for name in os.listdir(directory))
 
 
 def _give(directory: int, account: Account) -> None:

@@ -34,7 +34,13 @@ _ENDINGS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 
 
 class Operations:
-    """What a helper does: for derived classes."""
+    """What a helper does: for derived classes.
+
+    Attributes:
+        death: signal that ends it with its parent: SIGTERM lets it close, and does not end a read that never ends.
+    """
+
+    death: signal.Signals = signal.SIGTERM
 
     def at_once(self, op: str) -> Operation | None:
         """One of those that are done one after another; None: there is none of this name."""
@@ -95,6 +101,11 @@ class Helper:
                 raise
         return Pending(ours)
 
+    def hang_up(self) -> None:
+        """The helper ends, and who waits for its answer has none: another user's process may keep it waiting."""
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """The helper ends."""
         self._end.close()
@@ -147,12 +158,12 @@ def start_helper(keeps: Sequence[int], operations: Operations, calls: seccomp.Ca
         theirs.close()
         return Helper(ours)
     try:
-        _detach(parent, theirs.fileno())
+        _detach(parent, theirs.fileno(), operations.death)
         rules: Ruleset | None = None
         with suppress(OSError):  # a kernel without Landlock
             rules = None if access is None else Ruleset(access)
         give_up_privileges(account, sum(1 << number for number in keeps))
-        _end_with(parent)  # once more: another user id forgets it
+        _end_with(parent, operations.death)  # once more: another user id forgets it
         with suppress(OSError):
             if rules is not None:
                 rules.apply()
@@ -163,13 +174,13 @@ def start_helper(keeps: Sequence[int], operations: Operations, calls: seccomp.Ca
         os._exit(0)
 
 
-def _detach(parent: int, keep: int) -> None:
+def _detach(parent: int, keep: int, death: signal.Signals) -> None:
     """Be a process that ends with its parent, without terminal and open files of it."""
     signal.signal(signal.SIGTERM, _end)
     for number in _ENDINGS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, _count_ended)
-    _end_with(parent)
+    _end_with(parent, death)
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
@@ -178,8 +189,8 @@ def _detach(parent: int, keep: int) -> None:
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _end_with(parent: int) -> None:
-    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGTERM)
+def _end_with(parent: int, death: signal.Signals) -> None:
+    libc.prctl(libc.PR_SET_PDEATHSIG, death)
     if os.getppid() != parent:
         os._exit(0)
 

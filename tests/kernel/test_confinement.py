@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,14 +167,17 @@ def test_a_request_of_another_form_ends_the_helper(request_: bytes) -> None:
     assert done.stdout == b"0\n", done.stderr
 
 
-def test_a_helper_that_is_gone_is_said(lab: Lab, tmp_path: Path) -> None:
-    """Packets can no longer be asked for; what is attached goes on."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_helper_that_is_gone_or_hangs_does_no_harm(lab: Lab, tmp_path: Path, number: signal.Signals) -> None:
+    """Packets can no longer be asked for; what is attached goes on, and the end is no later. One hangs where another
+    user's process has a command line in a file system that never answers."""
     near, _ = lab.pair(offload=False)
     command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0")
     try:
         command.await_rounds()
-        for helper in helpers_of(command.process.pid):
-            os.kill(helper, signal.SIGKILL)
+        helpers = helpers_of(command.process.pid)
+        for helper in helpers:
+            os.kill(helper, number)
         near.run("ping", "-q", "-c", "3", "-i", "0.1", "10.77.0.2")
         rounds = len(command.rounds())
         command.await_rounds(rounds + 3)
@@ -181,6 +185,9 @@ def test_a_helper_that_is_gone_is_said(lab: Lab, tmp_path: Path) -> None:
     finally:
         command.process.kill()
         command.process.wait()
+        for helper in helpers if number == signal.SIGSTOP else ():
+            with suppress(ProcessLookupError):
+                os.kill(helper, signal.SIGCONT)
     totals = command.rounds()[-1]["totals"]
     assert totals["lostPackets"] == 0 and totals["observedPackets"] >= 6
     assert_nothing_attached(near)

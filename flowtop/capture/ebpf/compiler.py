@@ -360,7 +360,7 @@ def _refusal(answer: dict[str, Any], log: str, contents: tuple[str, str]) -> Flo
     if number == errno.EPERM or "Operation not permitted" in log or "super-user" in answer["message"]:
         return FlowtopError(
             "cannot load the eBPF programs: operation not permitted",
-            hint="run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
+            hint="run with sudo, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (not on python: all use it); "
                  "a container also needs them from its host, and a locked-down kernel refuses root too",
             exit_code=EXIT_NO_PERMISSION)
     cause = _cause(answer["message"], log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ class _Loader(Operations):
 
 
 class _Looker(Operations):
+    death = signal.SIGKILL  # what it reads of a process may be in a file system that never answers
+
     def at_once(self, op: str) -> Operation | None:
         """See Operations."""
         from flowtop.capture.ebpf import looking

@@ -12,8 +12,8 @@ import select
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +65,8 @@ PROCESS_DTYPE = np.dtype([
 ])
 """struct process of bpf/owner.h, 48 bytes."""
 
+_ENDING_S = 0.5
+"""How long an end waits for an answer of the helper that is on its way."""
 _AGAIN_S = 0.01
 """Minimum pause between two looks at new processes: what is in /proc of one that lives 50 ms is read."""
 _LOOK_S = 0.25
@@ -740,14 +742,28 @@ class FlowOwners:
             if events and ending.poll(_AGAIN_S * 1000):
                 break
 
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """A context in which nobody waits long for the helper: a process's memory may be a file that never answers."""
+        if self._rights is None:
+            yield
+            return
+        limit = threading.Timer(_ENDING_S, self._rights.looker.hang_up)
+        limit.start()
+        try:
+            yield
+        finally:
+            limit.cancel()
+
     def close(self) -> None:
         """Detach the hooks and end the threads."""
         self.of_packets.close()
         if self._hooks is not None:
             self._hooks.close()
         os.eventfd_write(self._ending_fd, 1)
-        self._scans.close()
-        self._thread.join()
+        with self._limited():
+            self._scans.close()
+            self._thread.join()
         os.close(self._ending_fd)
         if self._notes is not None:
             self._notes.close()

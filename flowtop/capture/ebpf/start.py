@@ -22,7 +22,7 @@ from flowtop.capture.ebpf.loader import (
 from flowtop.errors import EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError, host_fault
 from flowtop.model.tunnel_ports import TunnelPorts
 
-HINT = ("run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
+HINT = ("run with sudo, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (not on python: all use it); "
         "a locked-down kernel or a container may refuse")
 PROC_HINT = "mount -t proc proc /proc"
 CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 12, 19, 21, 24, 38, 39

@@ -382,7 +382,19 @@ def test_a_state_directory_that_has_other_files_is_not_given_away(tmp_path: Path
     assert [path.lstat().st_uid for path in (state, state / "spool-x", state / "spool-x/1", state / "spool-x/2",
                                              state / "spool-x/3", tmp_path, tmp_path / "passwd")] == [
         PERSON, PERSON, PERSON, 0, 0, 0, 0]
-    state.chmod(0o777)
-    directory = os.open(state, os.O_RDONLY)
-    assert not _has_only_ours(directory)
-    os.close(directory)
+
+
+@as_root
+@pytest.mark.parametrize(("here", "allowed"), [("/etc", False), ("/usr/lib", False), ("/", False), ("/srv", True)])
+def test_on_the_screen_root_makes_no_files_where_they_change_what_runs(monkeypatch: pytest.MonkeyPatch, capture: Path,
+                                                                       here: str, allowed: bool) -> None:
+    """Such as /etc/docker/daemon.json."""
+    from flowtop.cli.confining import Confining
+    from flowtop.cli.main import command
+    from flowtop.cli.run_options import run_options
+
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    options = run_options(command.make_context("flowtop", ["-r", str(capture)]))
+    places = Confining(options)._places_of_screen()
+    assert (Path(here) in places) == allowed and Path("/tmp").resolve() in places
