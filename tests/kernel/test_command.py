@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.netns import PATIENCE_S, Lab, Namespace, eventually, hooks, run
+from tests.prepared import Flowtop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ETHERNET_HEADER = 14
@@ -41,9 +42,10 @@ class Command:
         self._namespace = namespace
         self._out, self._err = directory / "out", directory / "err"
         with self._out.open("w") as out, self._err.open("w") as err:
-            self.process = subprocess.Popen(
-                namespace.command(*prefix, sys.executable, "-m", "flowtop", *arguments),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=REPOSITORY)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "cwd": REPOSITORY}
+            self.process: subprocess.Popen[Any] = (
+                subprocess.Popen(namespace.command(*prefix, sys.executable, "-m", "flowtop", *arguments), **streams)
+                if prefix else Flowtop(*arguments, namespace=namespace.name, **streams))
 
     def await_rounds(self, number: int = 1) -> None:
         """Wait until so many rounds are out: capturing has begun then."""

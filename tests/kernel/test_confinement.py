@@ -45,7 +45,7 @@ def capabilities(mask: str) -> set[int]:
 def test_no_thread_has_rights_and_new_interfaces_are_observed_and_all_is_counted(
         lab: Lab, tmp_path: Path, prefix: tuple[str, ...], user: int) -> None:
     near, _ = lab.pair(offload=False)
-    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", prefix=prefix)
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", prefix=prefix or ("env",))
     try:
         command.await_rounds(2)
         assert command.rounds()[-1]["confinement"] == {"uid": user, "seccomp": True, "landlock": landlock_version(),
@@ -166,7 +166,7 @@ def test_a_request_of_another_form_ends_the_helper(request_: bytes) -> None:
 def test_a_helper_that_is_gone_is_said(lab: Lab, tmp_path: Path) -> None:
     """Packets can no longer be asked for; what is attached goes on."""
     near, _ = lab.pair(offload=False)
-    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0")
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", prefix=("env",))
     try:
         command.await_rounds()
         for helper in helpers_of(command.process.pid):
