@@ -2,7 +2,7 @@
 of a processor each time, is paid once by each process of tests.
 
 Each run is a process of its own, a child of the tests' process, with all that Popen offers. It is forked from one that
-has imported what every run that reads a file imports; what it needs for exports and other things, it imports itself,
+has imported what every run without a screen imports; what it needs for exports and other things, it imports itself,
 with the rights it has then. For tests of what a run writes and says; where the start itself is the subject, or what a
 run inherits (descriptors, limits, signals, namespaces), begin `python -m flowtop`.
 """
@@ -27,15 +27,21 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 IMPORTED = ("flowtop.cli.main", "flowtop.cli.run", "flowtop.cli.sources", "flowtop.cli.settings",
             "flowtop.cli.confining", "flowtop.cli.networks", "flowtop.filters.build", "flowtop.capture.files.capture",
-            "flowtop.pipeline.pipeline", "flowtop.output.batch")
+            "flowtop.capture.ebpf.capture", "flowtop.pipeline.pipeline", "flowtop.output.batch")
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNET, CLONE_NEWNS, MS_SLAVE, MS_REC, MNT_DETACH = 0x4000_0000, 0x2_0000, 1 << 19, 1 << 14, 2
 
 
 class Flowtop(subprocess.Popen[Any]):
-    """`python -m flowtop ARGUMENT...`; or of another module, that of the command's other names."""
+    """`python -m flowtop ARGUMENT...`; or of another module, that of the command's other names.
 
-    def __init__(self, *arguments: str | Path, module: str = "flowtop", **options: Any) -> None:
+    Args:
+        namespace: the network namespace it runs in, as `ip netns exec` has it; "" is that of the tests.
+    """
+
+    def __init__(self, *arguments: str | Path, module: str = "flowtop", namespace: str = "", **options: Any) -> None:
         assert not options.keys() - {"stdin", "stdout", "stderr", "text", "cwd", "env"}, "not of a prepared process"
+        self._namespace = namespace
         super().__init__([module, *map(str, arguments)], **options)
 
     def _execute_child(self, args: list[str], *options: Any) -> None:  # type: ignore[override]
@@ -48,7 +54,8 @@ class Flowtop(subprocess.Popen[Any]):
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
             env = dict(os.environ if env is None else env)
-            request = {"arguments": args, "cwd": str(cwd or Path.cwd()), "env": env}
+            request = {"arguments": args, "cwd": str(cwd or Path.cwd()), "env": env,
+                       "namespace": self._namespace}
             socket.send_fds(server, [json.dumps(request).encode()], child)
             self.pid = int(server.recv(64))
         finally:
@@ -110,6 +117,18 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
             os.close(descriptor)
 
 
+def _enter(namespace: str) -> None:
+    """As ip-netns(8): with a /sys of the namespace's devices, which only this process sees."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+    for done in (libc.setns(descriptor, CLONE_NEWNET), libc.unshare(CLONE_NEWNS),
+                 libc.mount(b"", b"/", b"none", ctypes.c_ulong(MS_SLAVE | MS_REC), None),
+                 libc.umount2(b"/sys", MNT_DETACH),
+                 libc.mount(namespace.encode(), b"/sys", b"sysfs", ctypes.c_ulong(0), None)):
+        assert done == 0, os.strerror(ctypes.get_errno())
+    os.close(descriptor)
+
+
 def _main() -> None:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the command itself does; who has threads cannot be forked
     for name in IMPORTED:
@@ -118,6 +137,8 @@ def _main() -> None:
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request is None:
         return
+    if request["namespace"]:
+        _enter(request["namespace"])
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()

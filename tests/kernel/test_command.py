@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.netns import PATIENCE_S, Lab, Namespace, eventually, hooks, run
+from tests.prepared import Flowtop, run_flowtop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ETHERNET_HEADER = 14
@@ -41,9 +42,10 @@ class Command:
         self._namespace = namespace
         self._out, self._err = directory / "out", directory / "err"
         with self._out.open("w") as out, self._err.open("w") as err:
-            self.process = subprocess.Popen(
-                namespace.command(*prefix, sys.executable, "-m", "flowtop", *arguments),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=REPOSITORY)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "cwd": REPOSITORY}
+            self.process: subprocess.Popen[Any] = (
+                subprocess.Popen(namespace.command(*prefix, sys.executable, "-m", "flowtop", *arguments), **streams)
+                if prefix else Flowtop(*arguments, namespace=namespace.name, **streams))
 
     def await_rounds(self, number: int = 1) -> None:
         """Wait until so many rounds are out: capturing has begun then."""
@@ -254,9 +256,14 @@ def test_csv_and_table_show_the_same_flow(pair: tuple[Namespace, Namespace], tmp
 
 def failing(namespace: Namespace, *arguments: str, prefix: tuple[str, ...] = (),
             env: dict[str, str] | None = None) -> tuple[int, list[str]]:
-    done = subprocess.run(namespace.command(*prefix, sys.executable, "-m", "flowtop", *arguments), capture_output=True,
-                          text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL, cwd=REPOSITORY, check=False,
-                          env=os.environ | (env or {}))
+    environment = os.environ | (env or {})
+    if prefix:
+        done = subprocess.run(namespace.command(*prefix, sys.executable, "-m", "flowtop", *arguments), text=True,
+                              capture_output=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL, cwd=REPOSITORY,
+                              check=False, env=environment)
+    else:
+        done = run_flowtop(*arguments, namespace=namespace.name, text=True, timeout=PATIENCE_S, cwd=REPOSITORY,
+                           env=environment)
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert len(lines) == 2, done.stderr

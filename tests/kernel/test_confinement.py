@@ -46,7 +46,7 @@ def capabilities(mask: str) -> set[int]:
 def test_no_thread_has_rights_and_new_interfaces_are_observed_and_all_is_counted(
         lab: Lab, tmp_path: Path, prefix: tuple[str, ...], user: int) -> None:
     near, _ = lab.pair(offload=False)
-    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", prefix=prefix)
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", prefix=prefix or ("env",))
     try:
         command.await_rounds(2)
         assert command.rounds()[-1]["confinement"] == {"uid": user, "seccomp": True, "landlock": landlock_version(),
@@ -172,7 +172,7 @@ def test_a_helper_that_is_gone_or_hangs_does_no_harm(lab: Lab, tmp_path: Path, n
     """Packets can no longer be asked for; what is attached goes on, and the end is no later. One hangs where another
     user's process has a command line in a file system that never answers."""
     near, _ = lab.pair(offload=False)
-    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0")
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", prefix=("env",))
     try:
         command.await_rounds()
         helpers = helpers_of(command.process.pid)
