@@ -21,13 +21,15 @@ from flowtop.metering.flows import TableConfig
 from flowtop.metering.key_index import KeyIndex, as_words
 from flowtop.metering.store import _FIELDS, FlowStore
 from flowtop.metering.table import FlowTable
-from flowtop.model.kinds import Direction, Kind
+from flowtop.model.kinds import Direction, EndReason, Kind
 from flowtop.model.owners import LISTED_BIT, PROCESS_BIT, latest
-from flowtop.model.record import CONVERSATION_BYTES, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FlowRecords
+from flowtop.model.record import CONVERSATION_BYTES, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.native import library
 from flowtop.native.arrays import address, compact
 from flowtop.native.build import NotBuiltError, build
 from flowtop.native.entries import add_entries
+from flowtop.native.records import make_records
+from flowtop.native.store import clear_items
 from tests.unit.factories import SECOND, START_NS, batch, counters, key
 
 
@@ -237,11 +239,15 @@ def test_what_lies_crookedly_is_copied(native: ctypes.CDLL) -> None:
 
 @pytest.mark.parametrize("slot", [-1, 1024])
 def test_a_slot_that_is_none_changes_nothing(native: ctypes.CDLL, slot: int) -> None:
-    store = FlowStore()
-    before = columns(store)
+    store, slots = FlowStore(), np.array([0, slot])
+    store.packet_total[0] = 7
     with pytest.raises(IndexError):
-        add_entries(native, store, np.array([0, slot]), np.concatenate((counters(), counters())))
-    assert store.capacity == 1024 and columns(store) == before and not store.packet_total.any()
+        add_entries(native, store, slots, np.concatenate((counters(), counters())))
+    with pytest.raises(IndexError):
+        clear_items(native, [store.packet_total], slots)
+    with pytest.raises(IndexError):
+        make_records(native, store, slots, np.zeros(2, FLOW_RECORD_DTYPE), ["flow_id"], EndReason.IDLE_TIMEOUT, 5, 0)
+    assert store.capacity == 1024 and store.packet_total[0] == 7 and not store.record_count.any()
 
 
 # ---- which is used
