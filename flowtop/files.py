@@ -70,7 +70,16 @@ class OutputFile:
 
 class Delegate(Protocol):
     """Opens files for a process that gave up its rights: another one, which has them. Raises what the functions of
-    these names raise."""
+    these names raise.
+
+    Attributes:
+        other_user: it has another user's rights than this process.
+    """
+
+    other_user: bool
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path in /proc/self is in a directory of `make_directory`."""
 
     def open_output(self, path: Path, wall_s: float, *, new: bool) -> OutputFile:
         """See open_output."""
@@ -96,17 +105,21 @@ _delegates: list[Delegate] = []
 
 
 def delegate_to(other: Delegate) -> None:
-    """From now on have files opened by another process. Paths in /proc/self are still opened here."""
+    """From now on have files opened by another process. Paths in /proc/self are still opened here, but for those in
+    directories that it made."""
     _delegates[:] = [other]
 
 
 def _delegate(path: Path) -> Delegate | None:
-    return _delegates[0] if _delegates and not str(path).startswith("/proc/self/") else None
+    if not _delegates or (str(path).startswith("/proc/self/") and not _delegates[0].holds(path)):
+        return None
+    return _delegates[0]
 
 
 def delegated(path: Path) -> bool:
-    """Whether another process opens this file."""
-    return _delegate(path) is not None
+    """Whether another user's process opens this file."""
+    other = _delegate(path)
+    return other is not None and other.other_user
 
 
 def open_output(path: Path, wall: Callable[[], float], owner: tuple[int, int] | None = None, *,
@@ -180,8 +193,9 @@ def _open(path: Path, wall: Callable[[], float], *, new: bool) -> OutputFile:
 
 
 def _followed(path: Path) -> Path:
-    """What a link leads to, if links may be followed."""
-    return Path(os.path.realpath(path)) if _special and path.is_symlink() else path
+    """What a link leads to, if links may be followed: not where the directory is open already, so that all is there."""
+    follow = _special and not _OWN_DESCRIPTOR.fullmatch(str(path.parent)) and path.is_symlink()
+    return Path(os.path.realpath(path)) if follow else path
 
 
 def check_output(path: Path, owner: tuple[int, int] | None = None) -> None:
@@ -214,6 +228,51 @@ def _check(path: Path) -> None:
                 os.close(descriptor)
 
 
+_PATH_ONLY = os.O_PATH | os.O_CLOEXEC
+
+
+def _open_directory(path: Path) -> int:
+    """Open a directory (O_PATH), step by step: each link on the way must be root's or of whom this thread acts as, as
+    another user's would choose where this one writes. Raises OSError, FileRefused."""
+    if _special or path.is_relative_to("/proc"):
+        return os.open(path, _PATH_ONLY | os.O_DIRECTORY)
+    steps, links = [*reversed(path.parts)], 0
+    directory = os.open(".", _PATH_ONLY | os.O_DIRECTORY)
+    try:
+        while steps:
+            name = steps.pop()
+            try:
+                found = os.open(name, _PATH_ONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+                steps += reversed(Path(_link(directory, name, path)).parts)
+            else:
+                os.close(directory)
+                directory = found
+    except BaseException:
+        os.close(directory)
+        raise
+    return directory
+
+
+def _link(directory: int, name: str, path: Path) -> str:
+    """What a link leads to. Raises NotADirectoryError: it is none; FileRefused: it is another user's."""
+    found = os.open(name, _PATH_ONLY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        status = os.fstat(found)
+        if not stat.S_ISLNK(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        if status.st_uid not in (0, acting_user()):
+            raise FileRefused(path, f"a link of user {status.st_uid} is on its way; --allow-special allows that")
+        return os.readlink("", dir_fd=found)
+    finally:
+        os.close(found)
+
+
 _kept: dict[tuple[int, str], int] = {}
 """Directories of files that are written one after another: the next one is made in the same, whatever its name leads to
 by then. By process, as a child may close its parent's descriptors, and by name."""
@@ -237,7 +296,7 @@ def _place(path: Path, *, keep: bool = False) -> Iterator[_Place]:
         os.close(_kept.pop(key))
         directory = None
     if directory is None:
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = _open_directory(path.parent)
         if keep:
             _kept[key] = directory
     try:
@@ -334,22 +393,38 @@ def _require(path: Path, status: os.stat_result) -> None:
 
 
 def own_descriptor(path: Path) -> int | None:
-    """The descriptor of this process that a link like /dev/stdout or /dev/fd/3 leads to; None: it is an ordinary path.
+    """The descriptor of this process that a link like /dev/stdout or /dev/fd/3 leads to; None: it is an ordinary path,
+    or another user's link is on its way, which would have packets of strangers written to the terminal.
 
     Opening it would open its file once more, at its start, and renaming the link would break it for everybody.
     """
     at = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
     for _ in range(_MOST_LINKS):
         parent, name = os.path.split(at)
+        if not _trusted(Path(parent)):
+            return None
         at = os.path.join(parent if _OWN_DESCRIPTOR.fullmatch(at) else _real_parent(parent), name)  # noqa: PTH118
         match = _OWN_DESCRIPTOR.fullmatch(at)
         if match:
             return int(match[2]) if match[1] in (None, str(os.getpid())) else None
         try:
+            if not _special and os.lstat(at).st_uid not in (0, acting_user()):
+                return None
             at = os.path.normpath(os.path.join(os.path.dirname(at), os.readlink(at)))  # noqa: PTH115, PTH118, PTH120
         except OSError:  # not a link
             return None
     return None
+
+
+def _trusted(directory: Path) -> bool:
+    """Whether no link of another user leads to a directory, as far as it is there."""
+    try:
+        os.close(_open_directory(directory))
+    except FileRefused:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _real_parent(parent: str) -> str:
@@ -557,7 +632,8 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def make_directory(path: Path, owner: tuple[int, int] | None = None) -> int:
-    """Make a directory that only its user may enter, and open it. Raises OSError: it exists already.
+    """Make a directory that only its user may enter, and open it. Raises OSError: it exists already; FileRefused:
+    somebody replaced it meanwhile.
 
     Args:
         owner: see open_output.
@@ -565,17 +641,23 @@ def make_directory(path: Path, owner: tuple[int, int] | None = None) -> int:
     other = _delegate(path)
     if other is not None:
         return other.make_directory(path)
+    return as_owner(path, owner, lambda: _make_directory(path))
 
-    def make() -> int:
-        path.mkdir(0o700)
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
-    return as_owner(path, owner, make)
+def _make_directory(path: Path) -> int:
+    with _place(path) as place:
+        os.mkdir(place.name, 0o700, dir_fd=place.directory)
+        descriptor = os.open(place.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                             dir_fd=place.directory)
+    found = os.fstat(descriptor)
+    if found.st_uid != acting_user() or stat.S_IMODE(found.st_mode) & 0o077 or os.listdir(descriptor):  # noqa: PTH208
+        os.close(descriptor)
+        raise FileRefused(path, "it was replaced by another directory")
+    return descriptor
 
 
 def release_directory(descriptor: int) -> None:
-    """Close a directory of `make_directory`; it is for whom it was made."""
-    with suppress(OSError):  # a file system without owners: it is readable as it is
-        if _delegates:
-            _delegates[0].release_directory(descriptor)
+    """Close a directory of `make_directory`."""
+    if _delegates:
+        _delegates[0].release_directory(descriptor)
     os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -25,6 +26,14 @@ def let_through(number: signal.Signals) -> None:
     scripts: a handler is not inherited, ignoring is. The tests themselves go on ignoring it."""
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Python's full collections look at what is now loaded for all tests, some hundred thousand objects, and are begun
+    by every few screens: they need not, and can be fewer. The screen does the same for itself."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*gc.get_threshold()[:2], 100)
 
 
 for one in SIGNALS:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from flowtop.files import VIEW, delegate_to, state_folder, user_directory
 from flowtop.native import library
 
 if TYPE_CHECKING:
-    from flowtop.confine.writer import RootWriter
+    from flowtop.confine.writer import Writer
     from flowtop.export.url import ExportUrl
 
 _DNS_PORT = 53
@@ -63,7 +63,7 @@ class Confining:
         self.state_directory = options.state_directory or self._state()
         self._given: int | None = None
         self._view: Path | None = None
-        self._opens: RootWriter | None = None
+        self._opens: Writer | None = None
 
     @property
     def late(self) -> bool:
@@ -108,6 +108,10 @@ class Confining:
             if owner not in (0, account.uid):
                 raise FlowtopError(f"the state directory {directory} is another user's", exit_code=EXIT_USAGE,
                                    hint="name one of root's with --state-directory, or its owner with --user")
+            if owner == 0 and not _has_only_ours(self._given):
+                raise FlowtopError(f"the state directory {directory} has other files: it would be given to user "
+                                   f"{account.uid}", exit_code=EXIT_USAGE,
+                                   hint="name a directory of its own with --state-directory")
             _give(self._given, account)
         except OSError as error:
             raise FlowtopError(f"cannot use the spool directory {directory}: {error.strerror}",
@@ -156,19 +160,23 @@ class Confining:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder / VIEW
 
-    def _start_writer(self) -> RootWriter | None:
-        """The process that opens root's files for a run that is not root any more; None: it needs none."""
+    def _start_writer(self) -> Writer | None:
+        """The process that opens files for this one: root's where root started it, else those of the user that it
+        becomes or is; None: it needs none."""
         named = self._named(self._urls())
-        if not self._writer or not (named or self._screen):
+        if not (named or self._screen):
             return None
         from flowtop.confine.writer import Permitted, start_writer
 
         try:
-            return start_writer(Permitted(frozenset(named), self._places_of_screen(), self._view,
-                                          self.account if self._screen else None))
-        except OSError as error:  # no process, or no socket: then files are root's only if this process is
-            self.account = None
-            self._faults += (f"it stays user 0, without capabilities: no process to open files: {error.strerror}",)
+            return start_writer(Permitted(frozenset(named), self._places_of_screen(), self._view),
+                                None if self._writer else self.account, other_user=self._writer)
+        except OSError as error:  # no process, or no socket
+            if self._writer:  # then files are root's only if this process is
+                self.account = None
+                self._faults += (f"it stays user 0, without capabilities: no process to open files: {error.strerror}",)
+            else:
+                self._faults += (f"it writes to whole directories: no process to open files: {error.strerror}",)
             return None
 
     def _places_of_screen(self) -> tuple[Path, ...]:
@@ -189,11 +197,12 @@ class Confining:
         read += [path for url in urls for path in (url.ca, url.cert, url.key) if path is not None]
         read += self._groups()
         write: list[Path] = []
-        for name in self._named(urls):
-            write += _places(name)
         write += [] if self.state_directory is None else [self.state_directory]
-        write += [] if self._view is None else [self._view.parent]
-        write += self._places_of_screen()
+        if self._opens is None:
+            for name in self._named(urls):
+                write += _places(name)
+            write += [] if self._view is None else [self._view.parent]
+            write += self._places_of_screen()
         return Access(tuple(read), tuple(write), (), self._ports(urls))
 
     @property
@@ -258,19 +267,33 @@ def _places(name: str) -> list[Path]:
     return found
 
 
+def _has_only_ours(directory: int) -> bool:
+    """Whether there is nothing but what flowtop makes in a state directory, and not everybody may add to it."""
+    return not os.fstat(directory).st_mode & stat.S_IWOTH and all(
+        name.startswith(_SPOOL) or VIEW in name for name in os.listdir(directory))
+
+
 def _give(directory: int, account: Account) -> None:
     """Give root's spools in this directory, and itself, to the account. Follows no links. Raises OSError."""
     for name in os.listdir(directory):
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if not name.startswith(_SPOOL) or status.st_uid or not stat.S_ISDIR(status.st_mode):
+        if not name.startswith(_SPOOL):
             continue
-        spool = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
+        with suppress(NotADirectoryError, FileNotFoundError), _opened(name, directory, os.O_DIRECTORY) as spool:
+            if os.fstat(spool).st_uid:
+                continue
             for inner in os.listdir(spool)[:_MOST_GIVEN]:  # noqa: PTH208
-                found = os.stat(inner, dir_fd=spool, follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:  # nothing that is also elsewhere
-                    os.chown(inner, account.uid, account.gid, dir_fd=spool, follow_symlinks=False)
+                with suppress(OSError), _opened(inner, spool, os.O_NONBLOCK) as file:
+                    found = os.fstat(file)
+                    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:  # nothing that is also elsewhere
+                        os.fchown(file, account.uid, account.gid)
             os.fchown(spool, account.uid, account.gid)
-        finally:
-            os.close(spool)
     os.fchown(directory, account.uid, account.gid)
+
+
+@contextmanager
+def _opened(name: str, directory: int, flags: int) -> Iterator[int]:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=directory)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

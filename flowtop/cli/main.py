@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from flowtop import __version__
 from flowtop.cli.options import CONTEXT_SETTINGS, PARAMETERS, Command
-from flowtop.cli.streams import complain, in_words, prepare, say
+from flowtop.cli.streams import complain, in_words, prepare, say, without_controls
 from flowtop.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
 from flowtop.process import SIGNALS
 
@@ -138,7 +138,7 @@ def _check(options: RunOptions) -> int:
         *(Finding("AS and country", False, line, "replace the file, or leave it out: --mmdb FILE, --mmdb off")
           for line in faults))
     for line in report(findings):
-        click.echo(line)
+        click.echo(without_controls(line))
     if options.filter:
         click.echo(f"      filter in the kernel: {split.kernel or 'nothing'}")
         click.echo(f"      filter in the flow table: {split.rest or 'nothing'}")

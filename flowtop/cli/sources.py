@@ -170,7 +170,8 @@ class FileSource:
         else:
             descriptor = open_capture(options.read)
         capture = FileCapture(FileConfig(options.read, self.tick_s, options.speed, descriptor, options.decap,
-                                         options.tunnel_port, options.collect, not options.no_names_seen))
+                                         options.tunnel_port, options.collect, not options.no_names_seen,
+                                         every_tick=options.batch))
         try:
             yield lambda: capture
         finally:

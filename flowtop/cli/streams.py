@@ -30,10 +30,18 @@ def prepare() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # flowtop multiplies no matrices; a thread needs memory
 
 
+def without_controls(text: str) -> str:
+    """Text for a terminal: what would control it is shown as Python writes it. Names of files and interfaces are in
+    messages, and others choose them."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n " else one.encode("unicode_escape").decode() for one in text)
+
+
 def say(line: str) -> None:
     """Write a line to standard error; where that is impossible (the terminal is gone), nothing happens."""
     try:
-        click.echo(line, err=True)
+        click.echo(without_controls(line), err=True)
     except (OSError, ValueError):
         with suppress(OSError, ValueError):  # what is left is flushed at exit: let that succeed
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -14,8 +14,8 @@ FILES: Numbers = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
     "pwrite64": (18, 68), "preadv": (295, 69), "pwritev": (296, 70), "lseek": (8, 62), "close": (3, 57),
     "close_range": (436, 436), "fstat": (5, 80), "stat": (4, None), "lstat": (6, None), "newfstatat": (262, 79),
-    "statx": (332, 291), "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "open": (2, None),
-    "openat": (257, 56), "readlink": (89, None), "readlinkat": (267, 78), "getdents64": (217, 61),
+    "statx": (332, 291), "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
+    "readlinkat": (267, 78), "getdents64": (217, 61),
     "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50), "dup": (32, 23), "dup2": (33, None),
     "dup3": (292, 24), "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83), "ftruncate": (77, 46),
     "fallocate": (285, 47), "fadvise64": (221, 223), "readahead": (187, 213), "rename": (82, None),
@@ -51,8 +51,8 @@ PROCESS: Numbers = {
 }
 """Memory, threads, time, signals to this process, and questions about it."""
 OF_SOCKETS: Numbers = {
-    "getsockname": (51, 204), "getpeername": (52, 205), "sendto": (44, 206), "recvfrom": (45, 207),
-    "sendmsg": (46, 211), "recvmsg": (47, 212), "sendmmsg": (307, 269), "recvmmsg": (299, 243),
+    "getsockname": (51, 204), "getpeername": (52, 205), "recvfrom": (45, 207), "recvmsg": (47, 212),
+    "recvmmsg": (299, 243),
     "shutdown": (48, 210), "setsockopt": (54, 208), "getsockopt": (55, 209), "accept": (43, 202),
     "accept4": (288, 242),
 }
@@ -67,12 +67,14 @@ PROGRAMS: Numbers = {
     "sched_setparam": (142, 118), "chown": (92, None), "getdents": (78, None),
     "dup2": (33, None), "ioprio_set": (251, 30), "sync_file_range": (277, 84), "mlock": (149, 228),
     "munlock": (150, 229), "mbind": (237, 235), "set_mempolicy": (238, 237),
-    "setrlimit": (160, 164), "getpgid": (121, 155), "openat2": (437, 437), "inotify_init1": (294, 26),
+    "setrlimit": (160, 164), "capset": (126, 91), "getpgid": (121, 155), "openat2": (437, 437),
+    "inotify_init1": (294, 26),
 }
 """More, for what starts the compiler and enters network namespaces."""
 EXAMINED: Numbers = {
     "bpf": (321, 280), "socket": (41, 198), "ioctl": (16, 29), "prctl": (157, 167), "prlimit64": (302, 261),
     "kill": (62, 129), "tgkill": (234, 131), "clone": (56, 220), "clone3": (435, 435), "fchmod": (91, 52),
+    "sendto": (44, 206), "sendmsg": (46, 211), "sendmmsg": (307, 269), "openat": (257, 56), "open": (2, None),
 }
 """Those that depend on their arguments."""
 NEWEST = 449

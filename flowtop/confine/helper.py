@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from flowtop import libc
 from flowtop.confine import seccomp
-from flowtop.confine.account import give_up_privileges
+from flowtop.confine.account import Account, give_up_privileges
 from flowtop.confine.landlock import Access, Ruleset
 from flowtop.confine.messages import ProtocolError, member, receive, send
 from flowtop.errors import FlowtopError
@@ -28,6 +28,8 @@ Operation = Callable[[Mapping[str, Any], Sequence[int]], Answer]
 """Takes a request and its descriptors, which are closed afterwards. Raises OSError, FlowtopError; ProtocolError: it is
 no valid request."""
 _PROGRAMS = seccomp.Calls(programs=True)
+MOST_APART = 16
+"""Processes that work at the same time for one helper: who asks may be an attacker, and compiling takes memory."""
 _ENDINGS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 
 
@@ -123,7 +125,7 @@ def _checked(answered: tuple[dict[str, Any], list[int]]) -> tuple[dict[str, Any]
 
 
 def start_helper(keeps: Sequence[int], operations: Operations, calls: seccomp.Calls = _PROGRAMS,
-                 access: Access | None = None) -> Helper:
+                 access: Access | None = None, account: Account | None = None) -> Helper:
     """Start one. For a process without further threads. Raises OSError.
 
     Args:
@@ -131,6 +133,7 @@ def start_helper(keeps: Sequence[int], operations: Operations, calls: seccomp.Ca
         operations: what it does.
         calls: system calls that it may make.
         access: files that it may open; None: all of its user's.
+        account: user that it becomes; None: the user stays.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
@@ -148,10 +151,12 @@ def start_helper(keeps: Sequence[int], operations: Operations, calls: seccomp.Ca
         rules: Ruleset | None = None
         with suppress(OSError):  # a kernel without Landlock
             rules = None if access is None else Ruleset(access)
-        give_up_privileges(None, sum(1 << number for number in keeps))
-        with suppress(OSError):  # or without seccomp
+        give_up_privileges(account, sum(1 << number for number in keeps))
+        _end_with(parent)  # once more: another user id forgets it
+        with suppress(OSError):
             if rules is not None:
                 rules.apply()
+        with suppress(OSError):  # or without seccomp
             seccomp.install(calls)
         _serve(theirs, operations)
     finally:
@@ -163,16 +168,20 @@ def _detach(parent: int, keep: int) -> None:
     signal.signal(signal.SIGTERM, _end)
     for number in _ENDINGS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for what works apart
-    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(0)
+    signal.signal(signal.SIGCHLD, _count_ended)
+    _end_with(parent)
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         os.dup2(null, descriptor)
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _end_with(parent: int) -> None:
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def _end(*_: object) -> NoReturn:
@@ -203,15 +212,45 @@ def _begin(end: socket.socket, operation: Operation, request: Mapping[str, Any],
         raise ProtocolError("nowhere to answer")
     parent = os.getpid()
     with socket.socket(fileno=descriptors[0]) as answer:
-        if os.fork() == 0:
+        try:
+            child = fork_apart()
+        except OSError as error:
+            with suppress(OSError):
+                send(answer, {"errno": error.errno, "text": error.strerror})
+            return
+        if child == 0:
             try:
                 end.close()
                 libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 if os.getppid() == parent:
                     _reply(answer, operation, {**request, "end": answer.fileno()}, ())
             finally:
                 os._exit(0)
+
+
+_apart = [0]
+"""Processes of `fork_apart` that have not ended; of this process."""
+
+
+def fork_apart() -> int:
+    """As os.fork, for a helper. Raises OSError (EAGAIN): MOST_APART processes work already."""
+    if _apart[0] >= MOST_APART:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    _apart[0] += 1
+    try:
+        child = os.fork()
+    except OSError:
+        _apart[0] -= 1
+        raise
+    if not child:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return child
+
+
+def _count_ended(*_: object) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            _apart[0] -= 1
 
 
 def _reply(end: socket.socket, operation: Operation | None, request: Mapping[str, Any],

@@ -22,7 +22,7 @@ _SET_MODE_FILTER, _TSYNC, _SPEC_ALLOW = 1, 1, 4
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
 """Offsets in struct seccomp_data."""
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
 _FURTHEST = 255
 """Instructions that a conditional jump can pass over."""
@@ -30,6 +30,13 @@ _FURTHEST = 255
 _FAMILIES, _UNIX = (2, 10, 16), 1
 """AF_INET, AF_INET6, AF_NETLINK. Not AF_UNIX: behind such sockets are services that start programs, as a user's own
 systemd does. libc does without those of name services."""
+_TYPE, _TYPES = 0xF, (1, 2, 3)
+"""Bits of a socket's type; SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, which is netlink's. Not SOCK_SEQPACKET: that is SCTP."""
+_PROTOCOLS = (0, 6, 17, 4, 12)
+"""IPPROTO_IP and NETLINK_ROUTE, TCP, UDP; NETLINK_SOCK_DIAG, NETLINK_NETFILTER. Landlock limits connections of TCP
+alone: not those of MPTCP, which reach any TCP port, and of SCTP."""
+_FAST_OPEN = 0x20000000
+"""MSG_FASTOPEN, which connects without connect(2), where Landlock would look."""
 _THREAD, _NAMESPACES = 0x00010000, 0x7E020080
 """CLONE_THREAD; CLONE_NEW*."""
 _TERMINAL_INPUT = (0x5412, 0x541C)
@@ -74,12 +81,22 @@ def _one_of(index: int, values: Sequence[int]) -> list[Instruction]:
     return [_argument(index), *tests, _REFUSED, _GRANTED]
 
 
+def _no_bit(index: int, bits: int) -> list[Instruction]:
+    """Granted if the argument has none of these."""
+    return [_argument(index), (_ANY_BIT, 1, 0, bits), _GRANTED, _REFUSED]
+
+
+_SOCKET = [
+    *_one_of(0, _FAMILIES)[:-1], _argument(1), (_AND, 0, 0, _TYPE), *_one_of(1, _TYPES)[1:-1], *_one_of(2, _PROTOCOLS)]
+"""Granted if family, type and protocol are of the lists: each test goes on behind its refusal."""
+
+
 def _examined(calls: Calls, pid: int) -> dict[str, list[Instruction]]:
     """The looks at arguments, by name of the call; each ends with its verdict."""
     terminal = [(_EQUAL, len(_TERMINAL_INPUT) - place, 0, value) for place, value in enumerate(_TERMINAL_INPUT)]
     looks = {
         "bpf": _one_of(0, calls.bpf) if calls.bpf else [_REFUSED],
-        "socket": _one_of(0, _FAMILIES) if calls.sockets else [_REFUSED],
+        "socket": _SOCKET if calls.sockets else [_REFUSED],
         "ioctl": [_argument(1), *terminal, _GRANTED, _REFUSED],
         "prctl": _one_of(0, _PRCTL),
         "prlimit64": _one_of(0, (0, pid)),
@@ -87,7 +104,8 @@ def _examined(calls: Calls, pid: int) -> dict[str, list[Instruction]]:
         "tgkill": _one_of(0, (pid,)),
         "clone": [_argument(0), (_ANY_BIT, 2, 0, _NAMESPACES), (_ANY_BIT, 0, 1, _THREAD), _GRANTED, _REFUSED],
         "clone3": [_error(errno.ENOSYS)],  # its flags cannot be seen; libc calls clone then
-        "fchmod": [_argument(1), (_ANY_BIT, 1, 0, _SET_ID_BITS), _GRANTED, _REFUSED],
+        "fchmod": _no_bit(1, _SET_ID_BITS), "openat": _no_bit(3, _SET_ID_BITS), "open": _no_bit(2, _SET_ID_BITS),
+        "sendto": _no_bit(3, _FAST_OPEN), "sendmsg": _no_bit(2, _FAST_OPEN), "sendmmsg": _no_bit(3, _FAST_OPEN),
     }
     if calls.programs:
         looks |= {"bpf": [_GRANTED], "socket": _one_of(0, (_UNIX, *_FAMILIES)), "prctl": [_GRANTED],
@@ -138,8 +156,8 @@ def program(calls: Calls, machine: str, pid: int) -> bytes:
         (_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, architecture), _REFUSED, (_LOAD, 0, 0, _NR)]
     for name, look in _examined(calls, pid).items():
         number = EXAMINED[name][column]
-        assert number is not None
-        instructions += [(_EQUAL, 0, len(look), number), *look]
+        if number is not None:
+            instructions += [(_EQUAL, 0, len(look), number), *look]
     allowed = [*numbers(FILES), *numbers(PROCESS), *numbers(OF_SOCKETS),
                *(numbers(NEW_SOCKETS) if calls.sockets else ()), *(numbers(PROGRAMS) if calls.programs else ())]
     instructions += _tree(_ranges(allowed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 import time
@@ -44,11 +43,6 @@ class BundleDirectory:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise FlowtopError(f"cannot make {path}: {reason.lower()}", hint="type another place") from error
-        found = os.fstat(self.descriptor)
-        ours = found.st_uid in (os.geteuid(), *(owner or ())[:1])
-        if not ours or stat.S_IMODE(found.st_mode) & 0o077 or any(self.place.iterdir()):
-            os.close(self.descriptor)
-            raise FlowtopError(f"{path} was replaced by another directory", hint="type another place")
 
     @property
     def place(self) -> Path:
@@ -73,7 +67,7 @@ class BundleDirectory:
             raise FlowtopError(error.message.replace(str(self.place), str(self._name))) from error
 
     def close(self) -> None:
-        """Give it to its owner. Once."""
+        """Close it. Once."""
         release_directory(self.descriptor)
 
 

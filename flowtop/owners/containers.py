@@ -159,10 +159,15 @@ class UnreadableError(Exception):
     """A file or an answer is there, but cannot be read, or is not what it should be."""
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, uid: int = 0) -> Any:
     """A file's content; None: there is no such file. Follows links, but reads regular files only, and never waits.
 
-    Raises UnreadableError: no permission, too large, not JSON.
+    Args:
+        path: of the file.
+        uid: user in whose directory it is, and whose it must be: a link there may lead to anything that root may read.
+            0: the system's.
+
+    Raises UnreadableError: no permission, too large, not JSON, another user's.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -172,8 +177,11 @@ def read_json(path: Path) -> Any:
         raise UnreadableError(f"{path}: {error.strerror or error}") from error
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise UnreadableError(f"{path}: not a regular file")
+            if uid not in (0, status.st_uid):
+                raise UnreadableError(f"{path}: not user {uid}'s")
             return _parsed(file.read(_MOST_OCTETS + 1) or b"", str(path))
         except OSError as error:
             raise UnreadableError(f"{path}: {error.strerror or error}") from error
@@ -361,7 +369,7 @@ class ContainerFiles:
         roots = [self._of_user(place.uid) / "docker"] if place.uid else self._docker_roots()
         for root in roots:
             for directory in (root, *sorted(root.glob("[0-9]*.[0-9]*"))):  # the latter: userns-remap
-                values = read_json(directory / "containers" / place.id / "config.v2.json")
+                values = read_json(directory / "containers" / place.id / "config.v2.json", place.uid)
                 if values is not None:
                     return of_docker(place.id, values)
         return Container(place.id)
@@ -384,11 +392,11 @@ class ContainerFiles:
                            for directory in ("run", "var/lib")]
         found = Container(place.id)
         for directory in directories:
-            found = found.but(_of_oci(place.id, directory / place.id / "userdata/config.json"))
+            found = found.but(_of_oci(place.id, directory / place.id / "userdata/config.json", place.uid))
         for directory in directories:
             for name in ("containers.json", "volatile-containers.json"):
                 if not found.complete:
-                    found = found.but(of_storage(place.id, read_json(directory / name)))
+                    found = found.but(of_storage(place.id, read_json(directory / name, place.uid)))
         return found
 
     def _of_podman_database(self, place: Place) -> Container:
@@ -397,7 +405,7 @@ class ContainerFiles:
         root = self._of_user(place.uid) / "containers/storage" if place.uid else (
             self._root / "var/lib/containers/storage")
         try:
-            name, configuration, pod = database_names(root / "db.sql", place.id, place.pod)
+            name, configuration, pod = database_names(root / "db.sql", place.id, place.pod, place.uid)
         except (FileNotFoundError, NotADirectoryError):
             return Container(place.id)
         return Container(place.id, _text(name), _first(_nested(configuration), "rootfsImageName"), _text(pod))
@@ -434,8 +442,8 @@ def _names(directory: Path) -> list[str]:
         return []
 
 
-def _of_oci(container_id: str, path: Path) -> Container:
-    return of_annotations(container_id, _mapping(_mapping(read_json(path)).get("annotations")))
+def _of_oci(container_id: str, path: Path, uid: int = 0) -> Container:
+    return of_annotations(container_id, _mapping(_mapping(read_json(path, uid)).get("annotations")))
 
 
 _STATE = {

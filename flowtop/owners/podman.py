@@ -18,21 +18,25 @@ _STEPS, _MOST_LOOKS = 1_000, 2_000
 """Of SQLite's virtual machine between two looks, and how many of these: a view may go on for ever."""
 
 
-def database_names(path: Path, container_id: str, pod_id: str) -> tuple[str, str, str]:
+def database_names(path: Path, container_id: str, pod_id: str, uid: int = 0) -> tuple[str, str, str]:
     """A container's name and configuration (JSON), and its pod's name, as the database has them now; "": not there.
 
     Args:
         path: of db.sql. A -wal file beside it is not read: what is in there is in the database when Podman's last
             command has ended.
         container_id, pod_id: "": none.
+        uid: user whose it must be; 0: the system's.
 
-    Raises OSError: there is none, it cannot be read, or it is not Podman's.
+    Raises OSError: there is none, it cannot be read, it is another user's, or it is not Podman's.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     looks = iter(range(_MOST_LOOKS))
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "not a regular file", str(path))
+        if uid not in (0, status.st_uid):
+            raise OSError(0, f"not user {uid}'s", str(path))
         uri = f"file:/proc/self/fd/{descriptor}?mode=ro&immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as database:
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_OCTETS)

@@ -5,7 +5,7 @@
 # As root. Needs mmdebstrap, and the network. Takes minutes: not a part of the tests.
 set -eu
 deb=$1
-. /etc/os-release
+. "$(dirname "$0")/new_root.sh"
 root=$(mktemp -d)
 finish() {
     for place in sys/fs/cgroup sys dev proc; do
@@ -14,8 +14,6 @@ finish() {
     rm -rf --one-file-system "$root"
 }
 trap finish EXIT
-step() { printf '\n=== %s\n' "$*"; }
-inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 "$@"; }
 # All there is, but for what packages' tools note of every installation.
 there() {
     inside find / -xdev '(' -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/lib/dpkg -o -path /var/lib/apt \
@@ -24,19 +22,11 @@ there() {
 }
 
 step "a new root of $VERSION_CODENAME"
-# Packages come from where this machine has its own.
-apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sort -u | head -n 1 >"$root.site"
-mmdebstrap --quiet --variant=minbase "$VERSION_CODENAME" "$root" "$(cat "$root.site")"
-rm -f "$root.site"
+new_root "$root"
 for place in proc sys dev; do
     mount --rbind --make-rslave /$place "$root/$place"
 done
-cp /etc/resolv.conf "$root/etc/resolv.conf"
-for file in /etc/apt/apt.conf.d/*prox* /etc/ssl/certs/ca-certificates.crt; do
-    [ ! -f "$file" ] || { mkdir -p "$root$(dirname "$file")" && cp "$file" "$root$file"; }
-done
 # What it depends on is installed first, so that a purge shows what flowtop itself leaves.
-inside apt-get -qq update
 inside apt-get -qq install -y --no-install-recommends adduser python3-bpfcc >/dev/null
 there >"$root/tmp/before"
 

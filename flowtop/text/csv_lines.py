@@ -7,8 +7,11 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 
-_RUN = tuple("=+-@\t\r＝＋－＠")
+_RUN = tuple("=+-@\t\r\n＝＋－＠")
 """First characters that make a cell a formula for spreadsheets."""
+_WITHIN = re.compile(r"([;\t\r\n])(?=[=+\-@＝＋－＠])")
+"""Where a cell of a formula begins for a spreadsheet that separates by semicolons, as those of many languages do: it
+takes a quote that does not follow one for a letter."""
 _END = "\r\n"
 _HARMLESS = re.compile(r"[+-]?[0-9.,]*")
 
@@ -47,6 +50,7 @@ class CsvLines:
 
 def as_text(cell: object) -> object:
     """The cell, as a text that is not run."""
-    if isinstance(cell, str) and cell.startswith(_RUN) and not _HARMLESS.fullmatch(cell):
-        return f"'{cell}"
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    cell = _WITHIN.sub(r"\1'", cell)
+    return f"'{cell}" if cell.startswith(_RUN) and not _HARMLESS.fullmatch(cell) else cell

@@ -6,8 +6,9 @@ import shlex
 
 
 def for_shell(text: str) -> str:
-    """The text as words that a shell gives on as they are: in quotes if one of them means something to it."""
-    return text if all(shlex.quote(word) == word for word in text.split()) else shlex.quote(text)
+    """The text as words that a shell gives on as they are: in quotes if one of them, or an end of a line, means
+    something to it."""
+    return text if all(shlex.quote(word) == word for word in text.split(" ") if word) else shlex.quote(text)
 
 
 def from_shell(text: str) -> str:

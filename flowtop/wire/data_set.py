@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +19,7 @@ _ALIGNMENT = 4
 """Fewer octets than this behind the last record are padding, whatever they are."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class DataSet:
     """Data Records of one Set, decoded on first access.
 
@@ -39,10 +41,27 @@ class DataSet:
     @cached_property
     def records(self) -> Records:
         """The records: `template.dtype`, shape (count,); an array of its own."""
-        return _records(self.template, self.octets, 0, len(self.octets))[0]
+        values: _Values | None = self.__dict__.get("_values")
+        if values is not None:
+            return _from_wire(self.template, *values)
+        return _records(self.template, self.octets)
 
 
-@dataclass(frozen=True, slots=True)
+class _Values(NamedTuple):
+    """Records whose length varies, split into values.
+
+    Attributes:
+        wire: the values of fixed length, of all records in a row.
+        number: of records.
+        variable: the others by name.
+    """
+
+    wire: bytes
+    number: int
+    variable: dict[str, list[bytes]]
+
+
+@dataclass(slots=True)
 class UndecodedSet:
     """A Set whose Template is not known yet: pass it to `decode_data_set` when the Template has arrived.
 
@@ -70,12 +89,12 @@ def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int 
         count = (end - start) // shortest
         rest = start + count * shortest
         return DataSet(template, octets[start:rest], count, _cut(octets, rest, end, shortest))
-    records, rest, fault = _records(template, octets, start, end)
+    values, rest, fault = _split(template, octets, start, end)
     if fault is not None and strict:
         raise fault
-    data_set = DataSet(template, octets[start:end], len(records),
+    data_set = DataSet(template, octets[start:end], values.number,
                        _cut(octets, rest, end, shortest) if fault is None else fault.reason)
-    data_set.__dict__["records"] = records  # To find the length, variable-length records were decoded already.
+    data_set.__dict__["_values"] = values  # it takes no less to find their number
     return data_set
 
 
@@ -89,30 +108,56 @@ def _cut(octets: bytes, rest: int, end: int, shortest: int) -> str:
 def join(data_sets: Sequence[DataSet]) -> Records:
     """The records of several Data Sets of one Template: `template.dtype`, shape (sum of counts,)."""
     template = data_sets[0].template
-    if not template.fixed_length or not template.plain:
+    if not template.plain:
         return np.concatenate([data_set.records for data_set in data_sets])
-    octets = b"".join([data_set.octets for data_set in data_sets])
-    return _records(template, octets, 0, len(octets))[0]
+    if template.fixed_length:
+        return _records(template, b"".join([data_set.octets for data_set in data_sets]))
+    parts: list[_Values] = [each.__dict__["_values"] for each in data_sets if "_values" in each.__dict__]
+    if len(parts) < len(data_sets):
+        return np.concatenate([data_set.records for data_set in data_sets])
+    parts = [part for part in parts if part.number] or parts[:1]
+    return _from_wire(template, b"".join([part.wire for part in parts]), sum(part.number for part in parts), {
+        name: list(chain.from_iterable([part.variable[name] for part in parts])) for name in parts[0].variable})
 
 
-def _records(template: Template, octets: bytes, start: int, end: int) -> tuple[Records, int, IpfixDecodeError | None]:
-    """Decode the records of a Data Set.
+def join_as(template: Template, data_sets: Sequence[DataSet]) -> Records:
+    """The same of several Templates with one length each, as records of another Template, whose fields all of them
+    have: `template.dtype`, shape (sum of counts,)."""
+    if all(data_set.template is template for data_set in data_sets):
+        return join(data_sets)
+    records = np.empty(sum(data_set.count for data_set in data_sets), template.dtype)
+    start = 0
+    for _, alike in groupby(data_sets, lambda data_set: id(data_set.template)):
+        parts = list(alike)
+        count = sum(data_set.count for data_set in parts)
+        wire = np.frombuffer(b"".join([data_set.octets for data_set in parts]), parts[0].template.wire_dtype, count)
+        _fill(records[start:start + count], template, wire, {})
+        start += count
+    return records
 
-    Returns the records, the offset behind the last one, and the fault of the record that the rest is cut off in, if it
-    is as long as the shortest record.
+
+def _records(template: Template, octets: bytes) -> Records:
+    """Records of one length."""
+    return _from_wire(template, octets, len(octets) // template.min_octets, {})
+
+
+def _split(template: Template, octets: bytes, start: int, end: int) -> tuple[_Values, int, IpfixDecodeError | None]:
+    """Split the records of a Data Set.
+
+    Returns the values, the offset behind the last record, and the fault of the record that the rest is cut off in, if
+    it is as long as the shortest record.
     """
     if end - start < template.min_octets:
-        # A template may have thousands of fields, and a message thousands of empty sets.
-        return template.no_records, start, None
-    if template.fixed_length:
-        count = (end - start) // template.min_octets
-        wire = np.frombuffer(octets, template.wire_dtype, count, start)
-        return _from_wire(template, wire, {}), start + count * template.min_octets, None
+        return _Values(b"", 0, {}), start, None
     fixed: list[bytes] = []
-    variable: dict[str, list[bytes]] = {name: [] for name, specifier in template.named_fields
-                                        if specifier.length == VARIABLE_LENGTH}
-    plan = [(variable[name].append if name in variable else None, name, specifier.length)
-            for name, specifier in template.named_fields]
+    variable: dict[str, list[bytes]] = {}
+    plan: list[tuple[Callable[[bytes], None] | None, str, int]] = []
+    for name, length in _runs(template):
+        if length == VARIABLE_LENGTH:
+            variable[name] = []
+            plan.append((variable[name].append, name, length))
+        else:
+            plan.append((None, name, length))
     count, cut, least = 0, None, template.min_octets
     while end - start >= least:  # a message may have a value in each octet
         complete = len(fixed)
@@ -137,9 +182,21 @@ def _records(template: Template, octets: bytes, start: int, end: int) -> tuple[R
             variable = {name: values[:count] for name, values in variable.items()}
             break
         count += 1
-    if not template.wire_dtype.itemsize:
-        return _from_wire(template, np.empty(count, template.wire_dtype), variable), start, cut
-    return _from_wire(template, np.frombuffer(b"".join(fixed), template.wire_dtype, count), variable), start, cut
+    return _Values(b"".join(fixed), count, variable), start, cut
+
+
+def _runs(template: Template) -> list[tuple[str, int]]:
+    """Name and length of each field of variable length, and of the fields of fixed length between two of these."""
+    found: list[tuple[str, int]] | None = template.__dict__.get("_runs")
+    if found is None:
+        found = []
+        for name, specifier in template.named_fields:
+            if specifier.length != VARIABLE_LENGTH and found and found[-1][1] != VARIABLE_LENGTH:
+                found[-1] = found[-1][0], found[-1][1] + specifier.length
+            else:
+                found.append((name, specifier.length))
+        template.__dict__["_runs"] = found
+    return found
 
 
 def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:
@@ -153,9 +210,18 @@ def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:
     return octets[start + header:start + header + length], start + header + length
 
 
-def _from_wire(template: Template, wire: Records, variable: dict[str, list[bytes]]) -> Records:
+def _from_wire(template: Template, octets: bytes, count: int, variable: dict[str, list[bytes]]) -> Records:
     """Build records of the Template's dtype: fixed-length fields by column, variable-length ones from lists."""
-    records = np.zeros(len(wire), template.dtype)
+    if not count:  # a Template may have thousands of fields, and a message thousands of empty Sets
+        return template.no_records
+    dtype = template.wire_dtype
+    wire = np.frombuffer(octets, dtype, count) if dtype.itemsize else np.empty(count, dtype)
+    records = np.zeros(count, template.dtype)
+    _fill(records, template, wire, variable)
+    return records
+
+
+def _fill(records: Records, template: Template, wire: Records, variable: dict[str, list[bytes]]) -> None:
     with np.errstate(invalid="ignore"):  # a signalling NaN in 4 octets of a float that has 8
         for name, specifier in template.named_fields:
             if specifier.length == VARIABLE_LENGTH:
@@ -164,7 +230,6 @@ def _from_wire(template: Template, wire: Records, variable: dict[str, list[bytes
                 records[name] = wire[name]
             else:
                 records[name] = _from_octets(wire[name], signed=specifier.format[0] == "i")
-    return records
 
 
 def _from_octets(octets: np.ndarray[tuple[int, int], np.dtype[np.uint8]], signed: bool) -> np.ndarray[

@@ -20,7 +20,7 @@ from flowtop.wire.sets_decoder import SetsDecoder, only_data_sets
 from flowtop.wire.template_store import TemplateStore
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """An IPFIX Message, or a NetFlow datagram in the same form.
 
@@ -102,10 +102,12 @@ def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, da
     version, length, export_time_s, sequence, domain = MESSAGE_HEADER.unpack_from(octets)
     if version != VERSION:
         raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
-    simple = only_data_sets(octets, HEADER_OCTETS, store.domain(session, domain)) if length == len(octets) else None
+    known = store.domain(session, domain)
+    simple = only_data_sets(octets, HEADER_OCTETS, known) if length == len(octets) else None
     if simple is not None:
-        return Message(export_time_s, sequence, domain, (), (), simple, (), ())
-    decoder = SetsDecoder(bytes(octets), store, session, domain, datagram=datagram, strict=strict)
+        return Message(export_time_s, sequence, domain, (), (), *simple, ())
+    decoder = SetsDecoder(bytes(octets), store, session, domain, datagram=datagram, strict=strict,
+                          known=known)
     if length != len(octets) and strict:
         raise IpfixDecodeError(f"header length {length}, message length {len(octets)}", 2)
     rest = decoder.decode(HEADER_OCTETS, length)

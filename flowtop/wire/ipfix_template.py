@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -138,6 +138,10 @@ class FieldSpecifier:
         if self.enterprise:
             return struct.pack(">HHI", self.element_id | 0x8000, self.length, self.enterprise)
         return struct.pack(">HH", self.element_id, self.length)
+
+
+specifier_of = lru_cache(4_096)(FieldSpecifier)
+"""The same specifier for the same numbers: exporters' Templates have the same elements."""
 
 
 def field(name: str, length: int | None = None) -> FieldSpecifier:

@@ -29,6 +29,7 @@ from flowtop.wire.ipfix_template import (
     IpfixDecodeError,
     IpfixEncodeError,
     Template,
+    specifier_of,
 )
 from flowtop.wire.sets_decoder import SetsDecoder, empty, only_data_sets
 from flowtop.wire.template_store import TemplateStore
@@ -55,10 +56,12 @@ def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable, s
     if version != VERSION:
         raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
     boot_ms = export_time_s * 1000 - uptime_ms
-    simple = only_data_sets(octets, HEADER.size, store.domain(session, source_id))
-    if simple is not None and (strict or count in (sum(data_set.count for data_set in simple), len(simple))):
-        return Message(export_time_s, sequence, source_id, (), (), simple, (), (), VERSION, boot_ms)
-    decoder = _FlowSetsDecoder(bytes(octets), store, session, source_id, datagram=True, strict=strict)
+    known = store.domain(session, source_id)
+    simple = only_data_sets(octets, HEADER.size, known)
+    if simple is not None and (strict or simple[1] or count in (
+            sum(data_set.count for data_set in simple[0]), len(simple[0]))):
+        return Message(export_time_s, sequence, source_id, (), (), *simple, (), VERSION, boot_ms)
+    decoder = _FlowSetsDecoder(bytes(octets), store, session, source_id, datagram=True, strict=strict, known=known)
     decoder.count = count
     decoder.decode(HEADER.size, len(octets))
     decoder.check_count()
@@ -141,9 +144,9 @@ class _FlowSetsDecoder(SetsDecoder):
 
 def _specifiers(octets: bytes, offset: int, count: int, scope_count: int) -> Iterator[FieldSpecifier]:
     for number in range(count):
-        field_type, length = struct.unpack_from(">HH", octets, offset + 4 * number)
+        field_type, length = SET_HEADER.unpack_from(octets, offset + 4 * number)
         scope = number < scope_count
-        yield FieldSpecifier(_SCOPES.get(field_type, _UNKNOWN_SCOPE) if scope else field_type, length)
+        yield specifier_of(_SCOPES.get(field_type, _UNKNOWN_SCOPE) if scope else field_type, length)
 
 
 def netflow9_template_sets(templates: Iterable[Template]) -> list[RecordSet]:

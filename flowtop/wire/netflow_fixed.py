@@ -19,7 +19,9 @@ _FIRST, _CATALYST, _AGGREGATED = 1, 7, 8
 HEADER = struct.Struct(">HHIIIIBBH")
 """Version, count, ms since boot, s since 1970 UTC, ns of it, sequence number, engine type, engine id, sampling."""
 
-_INTERVAL_BITS = 0x3FFF
+_HEADER_5 = struct.Struct(">HHIIIIHH")
+"""The same with the engine as one number."""
+_INTERVAL_BITS, _MODE_SHIFT = 0x3FFF, 14
 """Bits of the sampling field with the interval. The two bits above are the mode, which many sampling exporters leave
 0."""
 
@@ -34,6 +36,7 @@ _PAD = 210
 _FROM_FLAGS = ((6, 1), (4, 1), (5, 1), (16, 2), (17, 2), (9, 1), (13, 1))
 RECORD = _template(VERSION, (*_COMMON, (_PAD, 1), *_FROM_FLAGS, (_PAD, 2)))
 """A flow record of 48 octets, with the corresponding IPFIX elements. No announced Template can have this id."""
+_OCTETS_5 = RECORD.min_octets
 _RECORDS = {
     1: _template(1, (*_COMMON, (_PAD, 2), (4, 1), (5, 1), (6, 1), (_PAD, 11))),
     VERSION: RECORD,
@@ -95,6 +98,13 @@ def decode_fixed(octets: bytes, *, strict: bool = True) -> Message:
         raise IpfixDecodeError(f"version {version} is not NetFlow {', '.join(map(str, VERSIONS))}", 0, "version")
     if len(octets) < max(header, 2):
         raise IpfixDecodeError(f"{len(octets)} octets are too few for a message", 0)
+    if version == VERSION:
+        _, count, uptime_ms, seconds, nanoseconds, sequence, engine, sampling = _HEADER_5.unpack_from(octets)
+        if count and header + count * _OCTETS_5 == len(octets):  # as a rule
+            whole = DataSet(RECORD, bytes(octets[header:]), count)
+            return Message(seconds, sequence, engine, (), (), (whole,), (), (), version,
+                           seconds * 1000 + min(nanoseconds, 999_999_999) // 1_000_000 - uptime_ms,
+                           sampling & _INTERVAL_BITS, sampling >> _MODE_SHIFT)
     record = _record(version, octets)
     _, count, uptime_ms, seconds, nanoseconds = struct.unpack_from(">HHIII", octets)
     sequence = engine = sampling = 0
@@ -120,7 +130,7 @@ def decode_fixed(octets: bytes, *, strict: bool = True) -> Message:
     boot_ms = seconds * 1000 + min(nanoseconds, 999_999_999) // 1_000_000 - uptime_ms
     return Message(seconds, sequence, 0 if version == _CATALYST else engine, (), (), flows, (), tuple(remarks), version,
                    boot_ms, sampling & _INTERVAL_BITS if version == VERSION else 0, skipped=tuple(skipped),
-                   sampling_mode=sampling >> _INTERVAL_BITS.bit_length() if version == VERSION else 0)
+                   sampling_mode=sampling >> _MODE_SHIFT if version == VERSION else 0)
 
 
 def _record(version: int, octets: bytes) -> Template:

@@ -56,7 +56,7 @@ _FRAME_DELTAS, _FRAME_TOTALS = ("layer2FrameDeltaCount",), ("layer2FrameTotalCou
 _STARTS = ("flowStartMilliseconds", "flowStartNanoseconds", "flowStartMicroseconds", "flowStartSeconds",
            "flowStartSysUpTime")
 """Starts that are the same in every record of a flow, as they are not relative to the export."""
-_EVENT, _NAT_EVENT, _OLD_EVENT = 233, 230, 40005
+_EVENT, _NAT_EVENT, OLD_EVENT = 233, 230, 40005
 """firewallEvent, natEvent, and Cisco's NF_F_FW_EVENT of before it was registered."""
 _ENDED = [int(reason) for reason in EndReason if reason not in (EndReason.NONE, EndReason.ACTIVE_TIMEOUT)]
 _GOLDEN = np.uint64(0x9E37_79B9_7F4A_7C15)
@@ -182,7 +182,7 @@ def _connections(totals: Totals, octets: Integers, packets: Integers, events: In
 
 def firewall_events(template: Template, fields: RecordFields) -> Integers | None:
     """firewallEvent of each record; None: the Template does not have it."""
-    names = [name for number in (_EVENT, _OLD_EVENT) for name in _named(template, number)]
+    names = [name for number in (_EVENT, OLD_EVENT) for name in _named(template, number)]
     return fields.integers(names) if names else None
 
 

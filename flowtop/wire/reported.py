@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flowtop.model.elements import IXIA, NTOP
 from flowtop.model.reported import MEASURED_DTYPE, REPORTED_DTYPE, Reported, mapped, words_of
 from flowtop.wire.ipfix import Records
-from flowtop.wire.ipfix_template import Template
+from flowtop.wire.ipfix_template import FieldSpecifier, Template
 from flowtop.wire.owners import Code
 from flowtop.wire.relayed import applied_intervals
 from flowtop.wire.tcp_metrics import NETOBSERV, fill_measured
@@ -78,6 +78,11 @@ def _numbered(template: Template) -> dict[int, str]:
         if number in _EVERY and number not in found:
             found[number] = name
     return found
+
+
+def is_reported(specifier: FieldSpecifier) -> bool:
+    """Whether a field is one of those that are read here, by their numbers: not all of them are registered."""
+    return _number(specifier.enterprise, specifier.element_id) in _EVERY
 
 
 def _number(enterprise: int, element_id: int) -> int:

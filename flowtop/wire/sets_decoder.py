@@ -26,37 +26,49 @@ from flowtop.wire.ipfix_template import (
     IpfixDecodeError,
     SkippedPart,
     Template,
+    specifier_of,
 )
 from flowtop.wire.template_store import UNREADABLE, ChangedTemplates, DomainTemplates, TemplateStore, layout_of
 
 _MAX_REMARKS = 20
 _NOT_GONE = -1
+_TEMPLATES, _LEAST_TEMPLATES = struct.Struct(">HHH"), 8
+"""Set ID, length and first Template ID of a Set with Templates, and the octets that it has at least."""
 _LONGEST_PADDING = 3
 """Octets at the end of a Set that need not be a record."""
 
 
-def only_data_sets(octets: bytes, offset: int, known: DomainTemplates) -> tuple[DataSet, ...] | None:
-    """The Sets from this offset on if they are what most messages have: Data Sets of known Templates, and whole.
+def only_data_sets(octets: bytes, offset: int, known: DomainTemplates,
+                   ) -> tuple[tuple[DataSet, ...], tuple[UndecodedSet, ...]] | None:
+    """The Sets from this offset on if they are what most messages have: Data Sets, and whole; and those of them whose
+    Template is not known.
 
     None: there is anything else, and SetsDecoder has to look at it.
     """
     found = []
+    unknown: list[UndecodedSet] = []
     end = len(octets)
     while offset + SET_HEADER_OCTETS <= end:
         set_id, length = SET_HEADER.unpack_from(octets, offset)
         template = known.get(set_id)
         following = offset + length
-        if template is None or not template.simple or length < SET_HEADER_OCTETS or following > end:
+        if template is None:
+            if set_id < FIRST_TEMPLATE_ID or length < SET_HEADER_OCTETS or following > end:
+                return None
+            unknown.append(UndecodedSet(set_id, bytes(octets[offset + SET_HEADER_OCTETS:following])))
+            offset = following
+            continue
+        if not template.simple or length < SET_HEADER_OCTETS or following > end:
             return None
         count, rest = divmod(length - SET_HEADER_OCTETS, template.min_octets)
         if rest >= SET_HEADER_OCTETS:
             return None
         found.append(DataSet(template, bytes(octets[offset + SET_HEADER_OCTETS:following - rest]), count))
         offset = following
-    return tuple(found) if offset == end else None
+    return (tuple(found), tuple(unknown)) if offset == end else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Mark:
     """Where a Set with Templates or records began, and what there was before it.
 
@@ -84,6 +96,7 @@ class SetsDecoder:
         store: Templates known so far; not modified before `commit`.
         session, domain: the Transport Session and the Observation Domain.
         datagram, strict: as in decode_message.
+        known: the Templates of that domain in the store.
     """
 
     _withdrawals = True
@@ -92,8 +105,8 @@ class SetsDecoder:
     """The id of Template Sets in the other protocol, NetFlow 9 or IPFIX."""
 
     def __init__(self, octets: bytes, store: TemplateStore, session: Hashable, domain: int, *, datagram: bool,
-                 strict: bool) -> None:
-        self.known: DomainTemplates | ChangedTemplates = store.domain(session, domain)
+                 strict: bool, known: DomainTemplates) -> None:
+        self.known: DomainTemplates | ChangedTemplates = known
         self.templates: list[Template] = []
         self.withdrawn: list[int] = []
         self.data_sets: list[DataSet] = []
@@ -159,7 +172,16 @@ class SetsDecoder:
                     self._data(set_id, offset + SET_HEADER_OCTETS, following)
                     offset = following
                     continue
-            elif not octets[offset] and self._padding_from(offset):
+            elif not octets[offset] and offset + _LEAST_TEMPLATES <= end:  # A Template Set, as a rule.
+                set_id, length, first = _TEMPLATES.unpack_from(octets, offset)
+                kind = self._template_kind(set_id)
+                following = offset + length
+                if kind is not None and length >= _LEAST_TEMPLATES and following <= end and first >= FIRST_TEMPLATE_ID:
+                    self._mark(set_id, offset + SET_HEADER_OCTETS)
+                    self._template_set(kind, offset + SET_HEADER_OCTETS, following)
+                    offset = following
+                    continue
+            if not octets[offset] and self._padding_from(offset):
                 return
             fault = self._fault_of(offset)
             if fault is None:
@@ -585,7 +607,7 @@ class SetsDecoder:
             self._store.note_former(self._session, self.domain, self._gone)
         for template_id in self.withdrawn:
             self._store.withdraw_properties(self._session, self.domain, template_id)
-        elements, properties = (self.__dict__.get(name) for name in ("_elements", "_properties"))
+        elements, properties = self.__dict__.get("_elements"), self.__dict__.get("_properties")
         if elements is not None or properties is not None:
             self._store.describe(self._session, {} if elements is None else elements.maps[0],
                                  {} if properties is None else properties.maps[0])
@@ -597,10 +619,13 @@ class SetsDecoder:
 
 def _specifiers(octets: bytes, offset: int, count: int) -> Iterator[FieldSpecifier]:
     for _ in range(count):
-        number, length = struct.unpack_from(">HH", octets, offset)
-        enterprise = struct.unpack_from(">I", octets, offset + 4)[0] if number & 0x8000 else 0
-        offset += 8 if number & 0x8000 else 4
-        yield FieldSpecifier(number & 0x7FFF, length, enterprise)
+        number, length = SET_HEADER.unpack_from(octets, offset)
+        if number & 0x8000:
+            yield specifier_of(number & 0x7FFF, length, int.from_bytes(octets[offset + 4:offset + 8], "big"))
+            offset += 8
+        else:
+            yield specifier_of(number, length)
+            offset += 4
 
 
 def empty(template: Template) -> str:

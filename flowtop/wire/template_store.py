@@ -61,6 +61,10 @@ class DomainTemplates:
                                {id_: with_descriptions(template, elements) for id_, template in self.options.items()})
 
 
+_NONE = DomainTemplates({}, {})
+_NONE.lent = True
+
+
 class ChangedTemplates:
     """Templates of an Observation Domain with the changes of a message; the store takes these if it is valid.
 
@@ -159,7 +163,7 @@ class TemplateStore:
     def domain(self, session: Hashable, domain: int) -> DomainTemplates:
         """All Templates of an Observation Domain; must not be modified."""
         mine = self._sessions.get(session)
-        return (mine and mine.domains.get(domain)) or DomainTemplates({}, {})
+        return (mine and mine.domains.get(domain)) or _NONE
 
     def change(self, session: Hashable, domain: int, changes: Mapping[int, Template | None]) -> None:
         """Apply the changes of a message, see ChangedTemplates.

@@ -113,6 +113,18 @@ def redefined_data(number: int) -> Iterator[Datagram]:
         yield Datagram(_ipfix(_template(256, *fields), _set(256, _flow(place) + bytes(1 + place % 256))))
 
 
+_SOME = ((5, 1), (52, 1), (192, 1), (56, 6), (80, 6), (61, 1), (14, 4), (58, 2))
+"""TOS, TTLs, MACs, direction, egress interface, VLAN."""
+
+
+def layouts(number: int) -> Iterator[Datagram]:
+    """The same with fields that matter: each of 256 choices of some."""
+    for place in range(number):
+        some = tuple(field for bit, field in enumerate(_SOME) if place >> bit & 1)
+        octets = _flow(place) + bytes(sum(length for _, length in some))
+        yield Datagram(_ipfix(_template(256, *_FLOW, *some), _set(256, octets)))
+
+
 def engines(number: int) -> Iterator[Datagram]:
     """NetFlow 5 with another engine and sampling in each datagram."""
     choose = random.Random(1)
@@ -208,7 +220,8 @@ ATTACKS: dict[str, tuple[Callable[[int], Iterator[Datagram]], int]] = {
     "plain": (plain, 40_000),
     "templates_2000": (templates, 2_000), "templates_16000": (templates, 16_000),
     "templates_200000": (templates, 200_000),
-    "redefinitions": (redefinitions, 20_000), "redefined_data": (redefined_data, 20_000), "engines": (engines, 40_000),
+    "redefinitions": (redefinitions, 20_000), "redefined_data": (redefined_data, 20_000),
+    "layouts": (layouts, 20_000), "engines": (engines, 40_000),
     "domains": (domains, 20_000), "agents": (agents, 40_000), "ports": (ports, 40_000),
     "addresses": (addresses, 40_000), "interfaces": (interfaces, 40_000), "samplers": (samplers, 20_000),
     "changing_sampler": (changing_sampler, 20_000), "held": (held, 40_000), "many_fields": (many_fields, 4_000),

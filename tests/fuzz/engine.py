@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LONGEST_S = 5.0
-"""For one input."""
+"""Of a processor, for one input."""
+STANDING_S = 60.0
+"""By the clock, for one input: one that waits for what never comes. A machine that does other work is no such thing."""
 MOST_MIB = 256
 """Beyond what the target has when it starts."""
 MOST_OCTETS = 1 << 20
@@ -64,7 +66,7 @@ class Report:
 
 
 class TooLongError(BaseException):
-    """The input took longer than LONGEST_S; no `except Exception` stops it."""
+    """The input took longer than LONGEST_S or STANDING_S; no `except Exception` stops it."""
 
 
 def changed(rng: random.Random, octets: bytes, other: bytes, words: Sequence[bytes]) -> bytes:
@@ -155,12 +157,18 @@ def _too_long(*_: object) -> None:
     raise TooLongError
 
 
+def _limit(busy_s: float, standing_s: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, busy_s)
+    signal.setitimer(signal.ITIMER_REAL, standing_s)
+
+
 def _try(target: Target, until: float, seed: int, last: mmap.mmap, said: int, grow: Path | None) -> None:
     """The child: until the time is over, or something is found."""
     status, rng = 1, random.Random(seed)
+    signal.signal(signal.SIGPROF, _too_long)
     signal.signal(signal.SIGALRM, _too_long)
     begun, inputs = _resident_mib(), 0
-    outcomes: set[Hashable] = set()
+    outcomes: set[int] = set()  # their hashes: the things themselves would be most of the memory that is watched
     pool = list(target.seeds)
     words = (*_INTERESTING, *{word for one in target.seeds for word in one.split()}) if target.text else _INTERESTING
     finding = ""
@@ -170,15 +178,15 @@ def _try(target: Target, until: float, seed: int, last: mmap.mmap, said: int, gr
                 rng, rng.choice(pool), rng.choice(pool), words)
             last[:_LENGTH.size + len(octets)] = _LENGTH.pack(len(octets)) + octets
             inputs += 1
-            signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+            _limit(LONGEST_S, STANDING_S)
             try:
-                outcome = target.run(octets)
+                outcome = hash(target.run(octets))
             except TooLongError as error:
                 finding = f"takes too long: {_where(error)}"
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is a finding
                 finding = f"{type(error).__name__}: {_where(error)}"
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                _limit(0, 0)
             if not finding and outcome not in outcomes:
                 outcomes.add(outcome)
                 if grow is not None and inputs > len(target.seeds) and len(octets) <= _SHORT:

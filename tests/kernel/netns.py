@@ -6,10 +6,12 @@ Entering needs no fork: setns(2) moves one thread. Everything made is removed wh
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import itertools
 import json
 import os
 import queue
+import socket
 import struct
 import subprocess
 import threading
@@ -31,6 +33,7 @@ from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch
 
 _T = TypeVar("_T")
 _CLONE_NEWNET = 0x40000000
+_SIOCGIFFLAGS, _IFF_RUNNING = 0x8913, 0x40
 SCALE = float(os.environ.get("FLOWTOP_TEST_SCALE", "1"))
 """How much work the tests do: less than 1 in a slow virtual machine."""
 PATIENCE_S = 30 + 60 * (SCALE < 1)
@@ -111,10 +114,17 @@ class Namespace:
 
     def await_up(self, *interfaces: str) -> None:
         """Wait until frames can leave: the carrier is seen a moment after both ends are up, and later under load."""
+        def running() -> bool:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+                answers = [fcntl.ioctl(asked, _SIOCGIFFLAGS, struct.pack("32s", name.encode())) for name in interfaces]
+            return all(struct.unpack_from("16xH", answer)[0] & _IFF_RUNNING for answer in answers)
+
         def ready() -> bool:
             links = {link["ifname"]: link for link in json.loads(run("ip", "-n", self.name, "-j", "link"))}
             return all(links[name]["operstate"] == "UP" and links[name]["qdisc"] != "noop" for name in interfaces)
 
+        # Nearly all of the wait is for the first, which starts no process.
+        eventually(lambda: self.call(running), f"{interfaces} have a carrier")
         eventually(ready, f"{interfaces} are up")
 
     def snmp(self, counter: str) -> int:
@@ -329,10 +339,8 @@ def hooks(namespace: Namespace, interface: str) -> int:
 
 def tcx_programs(namespace: Namespace, interface: str) -> int:
     """How many TCX programs an interface has, both ways: BPF_PROG_QUERY."""
-    ifindex = int(namespace.run("cat", f"/sys/class/net/{interface}/ifindex"))
-
     def query() -> int:
-        found = 0
+        found, ifindex = 0, socket.if_nametoindex(interface)
         for attach_type in (46, 47):
             attributes = ctypes.create_string_buffer(struct.pack("=IIIIQI", ifindex, attach_type, 0, 0, 0, 0), 64)
             number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
@@ -352,8 +360,6 @@ def compile_c(source: Path, output: Path) -> Path:
 
 def send_frames(namespace: Namespace, interface: str, frames: Sequence[bytes]) -> None:
     """Send frames as they are."""
-    import socket
-
     def send() -> None:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
             sender.bind((interface, 0))

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,6 +171,37 @@ class TestCompile:
         assert "\n" not in caught.value.message
         assert caught.value.exit_code == EXIT_FAILURE
         assert capfd.readouterr() == ("", "")
+
+    def test_bcc_never_searches_for_headers_that_are_not_installed(self, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+        """It takes /tmp/kheaders-RELEASE for them, which anybody can have made (CVE-2024-2314; Debian's bcc removes it
+        by a shell): what is there would be compiled into what root loads."""
+        monkeypatch.setenv(compiler.KEPT_VARIABLE, "")
+        monkeypatch.setattr(compiler, "_MODULES", tmp_path)
+        source = tmp_path / "x.c"
+        source.write_text("#include <linux/missing.h>\n")
+        started: list[str] = []
+
+        class Child(compiler._Child):
+            def __init__(self, python: str, directory: Path, request: dict[str, Any]) -> None:
+                started.append(request["headers"])
+                super().__init__(python, directory, request)
+
+        monkeypatch.setattr(compiler, "_Child", Child)
+        with closing(compiler.Build(str(source), [], ["x"], [], ("", ""))) as build, pytest.raises(
+                FlowtopError, match=r"missing\.h"):
+            build.result()
+        assert started == [str(compiler.source_directory() / "headers")]
+
+    def test_the_hosts_headers_are_those_that_root_installed(self, tmp_path: Path) -> None:
+        assert compiler.host_headers(tmp_path) is None
+        kernel = tmp_path / os.uname().release
+        (kernel / "build/include/linux").mkdir(parents=True)
+        assert compiler.host_headers(tmp_path) is None, "bcc looks elsewhere if this file is missing"
+        (kernel / "build/include/linux/kconfig.h").touch()
+        assert compiler.host_headers(tmp_path) == kernel / "build"
+        (kernel / "source").mkdir()
+        assert compiler.host_headers(tmp_path) is None, "bcc looks only there"
 
     def test_a_child_that_dies_is_told(self) -> None:
         with pytest.raises(FlowtopError, match="compiler process ended with status 1"):

@@ -20,6 +20,7 @@ from flowtop.output.dump import entries, entry_text
 from flowtop.wire.recognition import split_exports
 from tests.oracle.collectors import ENVIRONMENT, needs, write_pcap
 from tests.oracle.exports_data import BROKEN, GROUPS, export_files, tshark_exports
+from tests.prepared import run_flowtop
 from tests.unit.capture.collector import exports
 from tests.unit.capture.collector import test_sflow as sflow
 from tests.unit.capture.files import writers
@@ -28,8 +29,7 @@ from tests.unit.capture.files.test_messages import fragments
 
 def dump(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
     """Run the command; gives status, standard output, standard error."""
-    run = subprocess.run([sys.executable, "-m", "flowtop.cli.dump", *arguments], input=stdin, capture_output=True,
-                         env=ENVIRONMENT)
+    run = run_flowtop(*arguments, module="flowtop.cli.dump", input=stdin, env=ENVIRONMENT)
     return run.returncode, run.stdout.decode(), run.stderr.decode()
 
 

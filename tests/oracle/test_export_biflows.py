@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import flowtop
 from tests.oracle.collectors import tshark_file
 from tests.oracle.test_read import CAPTURES, EXPECTED, names
+from tests.prepared import run_flowtop
 from tests.unit.cli.test_reading import CAPTURE
 
 _TIMES = ("flowStartMilliseconds", "flowEndMilliseconds", "flowDurationMilliseconds")
@@ -21,8 +20,8 @@ _TIMES = ("flowStartMilliseconds", "flowEndMilliseconds", "flowDurationMilliseco
 
 def export(capture: Path, urls: list[str], *options: str) -> None:
     exports = [argument for url in urls for argument in ("-e", url)]
-    subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", capture, *exports, *options],
-                   check=True, capture_output=True, timeout=120)
+    done = run_flowtop("-b", "-o", "none", "-r", capture, *exports, *options, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def sums(path: Path) -> tuple[Counter[str], int]:

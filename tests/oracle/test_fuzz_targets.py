@@ -27,9 +27,15 @@ def killed(octets: bytes) -> Hashable:
     return len(octets)
 
 
-def endless(octets: bytes) -> Hashable:
+def waiting(octets: bytes) -> Hashable:
     while octets[:1] == b"\xff":
         time.sleep(0.01)
+    return len(octets)
+
+
+def busy(octets: bytes) -> Hashable:
+    while octets[:1] == b"\xff":
+        pass
     return len(octets)
 
 
@@ -39,10 +45,11 @@ def greedy(octets: bytes) -> Hashable:
 
 @pytest.mark.parametrize(("run", "what"), [
     (broken, "ValueError: test_fuzz_targets.py"), (killed, "ended by SIGKILL"),
-    (endless, "takes too long: test_fuzz_targets.py"), (greedy, "more than 256 MiB")])
+    (waiting, "takes too long: test_fuzz_targets.py"), (busy, "takes too long: test_fuzz_targets.py"),
+    (greedy, "more than 256 MiB")])
 def test_it_finds_what_goes_wrong_and_keeps_the_input(
         run: Callable[[bytes], Hashable], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LONGEST_S", 0.2)
+    monkeypatch.setattr(engine, "STANDING_S" if run is waiting else "LONGEST_S", 0.2)
     seconds = 0.1
     while not (found := fuzz(Target(run, [b"\x01abc"]), seconds=seconds, seed=1, kept=tmp_path).findings):
         seconds *= 2

@@ -7,7 +7,6 @@ import random
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -20,13 +19,14 @@ from tests.kernel import frames as f
 from tests.oracle.collectors import ENVIRONMENT, PATIENCE_S, needs, nfdump_records, write_pcap
 from tests.oracle.exports_data import GROUPS, export_files
 from tests.oracle.test_collect_live import Key, capture_file
+from tests.prepared import run_flowtop
 from tests.unit.capture.files import writers as w
 
 
 def flows(path: Path) -> list[dict[str, Any]]:
     """The flows of the one round."""
-    done = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", path, "--collect"],
-                          capture_output=True, check=True, timeout=PATIENCE_S)
+    done = run_flowtop("-b", "-o", "json", "-r", path, "--collect", timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
     [only] = map(json.loads, done.stdout.splitlines())
     found: list[dict[str, Any]] = only["flows"]
     return found

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from flowtop.model.elements import ELEMENTS
 from tests.kernel import frames as f
 from tests.oracle.collectors import ENVIRONMENT, tshark_file
 from tests.oracle.test_read import CAPTURES, EXPECTED, names
+from tests.prepared import run_flowtop
 from tests.unit.capture.files import writers as w
 from tests.unit.cli.test_reading import CAPTURE
 
@@ -26,8 +25,8 @@ _NOT_EXPORTED = ("flowId", "ipTTL", "fragmentPackets", "icmpEchoIdentifier", "ic
 
 def flows(*options: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Flows in an order of their own, without what IPFIX does not tell, and the totals."""
-    done = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", *options], capture_output=True,
-                          check=True, timeout=120)
+    done = run_flowtop("-b", "-o", "json", *options, timeout=120)
+    assert done.returncode == 0, done.stderr
     [only] = map(json.loads, done.stdout.splitlines())
     kept = [{name: value for name, value in flow.items() if name not in _NOT_EXPORTED} for flow in only["flows"]]
     return sorted(kept, key=lambda flow: json.dumps(flow, sort_keys=True)), only["totals"]
@@ -57,14 +56,12 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
     flows("-r", str(capture), "-e", f"file:{ipfix}")
     whole = ipfix.read_bytes()
     ipfix.write_bytes(whole[:-5])
-    done = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(ipfix)], capture_output=True,
-                          check=False, timeout=60)
+    done = run_flowtop("-b", "-o", "json", "-r", ipfix)
     assert done.returncode == 65
     assert done.stderr.decode().splitlines()[0] == "flowtop: flows.ipfix is cut off in the middle of a message"
     assert json.loads(done.stdout)["totals"]["observedPackets"] == 4, "reports stand at the end"
     ipfix.write_bytes(whole + b"\0" * 40)
-    done = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(ipfix)], capture_output=True,
-                          check=False, timeout=60)
+    done = run_flowtop("-b", "-o", "json", "-r", ipfix)
     assert "data that is not an IPFIX message" in done.stderr.decode()
     assert json.loads(done.stdout)["totals"]["observedPackets"] == 4
 
@@ -155,8 +152,8 @@ def test_an_export_filter_asks_for_a_vni_and_lines_tell_it(tmp_path: Path) -> No
           "-e", f"jsonl:{lines}", "--export-filter", "vni 100 and not tunnel vxlan")
     [kept], _ = flows("-r", str(ipfix))
     assert (kept["tunnel"], kept["tunnelId"], kept["packetTotalCount"]) == ("vxlan", 100, 2)
-    table = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-r", str(ipfix)], capture_output=True, text=True,
-                           check=True, timeout=120, env=ENVIRONMENT | {"COLUMNS": "200"})
+    table = run_flowtop("-b", "-r", ipfix, text=True, env=ENVIRONMENT | {"COLUMNS": "200"})
+    assert table.returncode == 0, table.stderr
     header, flow = table.stdout.splitlines()[-2:]
     assert flow[header.index("TUNNEL"):].split()[0] == "vxlan" and flow[:header.index("VNI") + 3].split()[-1] == "100"
     told = [json.loads(line) for line in lines.read_text().splitlines()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import stat
 import sys
@@ -12,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from flowtop import files
 from flowtop.acting import acting_user, files_as
 from flowtop.errors import FlowtopError
 from flowtop.export.spool import Spool
-from flowtop.files import FileInUse, FileRefused, check_output, open_output, undo_output
+from flowtop.files import FileInUse, FileRefused, check_output, open_output, own_descriptor, undo_output
 
 NOBODY = 65_534, 65_533
 SECRET = "root's\n"
@@ -208,6 +211,49 @@ def test_the_next_file_is_in_the_directory_of_the_first(tmp_path: Path) -> None:
     written(path, "second\n")
     assert [*(tmp_path / "etc").iterdir()] == []
     assert sorted(file.read_text() for file in (tmp_path / "moved").iterdir()) == ["first\n", "second\n"]
+
+
+def test_no_link_of_another_user_chooses_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root writes to a directory in which others may make links, such as theirs; its own links it follows."""
+    is_root()
+    (tmp_path / "private" / "deep").mkdir(parents=True)
+    (tmp_path / "own").symlink_to("./private")
+    (tmp_path / "theirs").symlink_to(tmp_path / "private")
+    (tmp_path / "over").symlink_to("theirs/deep")
+    (tmp_path / "round").symlink_to("round")
+    os.lchown(tmp_path / "theirs", 12_345, 12_345)
+    written(tmp_path / "own/deep/../a.jsonl", "x")
+    written(tmp_path / "own/deep/b.jsonl", "x")
+    for way in ("theirs", "theirs/deep", "over"):
+        with pytest.raises(FileRefused, match="a link of user 12345 is on its way"):
+            written(tmp_path / way / "c.jsonl", "x")
+        with pytest.raises(FileRefused):
+            check_output(tmp_path / way / "c.jsonl")
+    for way, number in (("own/a.jsonl", errno.ENOTDIR), ("round", errno.ELOOP), ("none", errno.ENOENT)):
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            written(tmp_path / way / "c.jsonl", "x")
+    monkeypatch.chdir(tmp_path / "private")
+    written(Path("deep/d.jsonl"), "x")
+    written(Path("../own/e.jsonl"), "x")
+    assert sorted(path.name for path in (tmp_path / "private").rglob("*.jsonl")) == [
+        "a.jsonl", "b.jsonl", "d.jsonl", "e.jsonl"]
+    monkeypatch.setattr(files, "_special", True)
+    written(tmp_path / "over/c.jsonl", "x")
+    assert (tmp_path / "private/deep/c.jsonl").exists()
+
+
+def test_no_link_of_another_user_leads_to_a_descriptor(tmp_path: Path) -> None:
+    """Such as to standard output, which may be root's terminal: packets are a stranger's."""
+    is_root()
+    for name, target in (("stdout", "/dev/stdout"), ("fd", "/dev/fd"), ("number", "/proc/self/fd/1")):
+        (tmp_path / name).symlink_to(target)
+    assert [own_descriptor(tmp_path / name) for name in ("stdout", "fd/1", "number")] == [1, 1, 1]
+    for link in tmp_path.iterdir():
+        os.lchown(link, 12_345, 12_345)
+    for name in ("stdout", "fd/1", "number"):
+        assert own_descriptor(tmp_path / name) is None
+        with pytest.raises(FileRefused):
+            written(tmp_path / name, "x")
 
 
 def test_a_directory_that_was_removed_and_made_again_is_written(tmp_path: Path) -> None:

@@ -1,19 +1,32 @@
-"""How much that is new a sender may bring about: Templates, names, samplers, agents, sessions. Old things are free.
+"""How much that costs more than flow records a sender may bring about.
 
-What is new costs several times the time of a flow record. Exporters announce it once, and again after a restart; who
-goes on has it refused, which costs next to nothing.
+What is new costs several times the time of a flow record: Templates, names, samplers, agents, sessions. Exporters
+announce it once, and again after a restart; who goes on has it refused, which costs next to nothing. Old things are
+free. So it is with messages that are more work than others of their length (work.py).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
-BURST, A_SECOND = 2_048, 500
-"""What one address may bring about at once, and more with each second."""
-STRANGERS_BURST, STRANGERS_A_SECOND = 4_096, 1_000
-"""The same for all addresses together that no messages came from for long: they may be forged."""
+
+class Limits(NamedTuple):
+    """What one address may bring about at once, and more with each second; and the same for all addresses together that
+    no messages came from for long, as they may be forged."""
+
+    burst: int
+    a_second: int
+    strangers_burst: int
+    strangers_a_second: int
+
+
+NEWS = Limits(2_048, 500, 4_096, 1_000)
+"""What is new."""
 _MOST = 4_096
 """Limit of addresses whose budget is known: the least recently used have their whole budget again."""
+
+_STRANGERS = ""
 
 
 class _Account:
@@ -24,19 +37,31 @@ class _Account:
         self.since_s = now_s
 
     def refill(self, per_s: int, burst: int, now_s: float) -> None:
-        self.left = min(self.left + max(now_s - self.since_s, 0.0) * per_s, float(burst))
+        if now_s > self.since_s:
+            left = self.left + (now_s - self.since_s) * per_s
+            self.left = left if left < burst else float(burst)
         self.since_s = now_s
 
 
 class Budgets:
-    """Budgets of all senders."""
+    """Budgets of all senders.
 
-    def __init__(self) -> None:
+    Args:
+        limits: of each, and of all.
+
+    Attributes:
+        low: whose budget was spent when it was last looked at; "" stands for strangers. `is_spent` need not be asked
+            while there is nobody.
+    """
+
+    def __init__(self, limits: Limits = NEWS) -> None:
+        self._limits = limits
+        self.low: set[str] = set()
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
         self._strangers: _Account | None = None
 
     def spend(self, source: str, stranger: bool, now_s: float, number: int = 1) -> None:
-        """Count so much that is new.
+        """Count so much.
 
         Args:
             source: the address it came from.
@@ -44,28 +69,35 @@ class Budgets:
         """
         account = self._accounts.get(source)
         if account is None:
-            account = self._accounts[source] = _Account(BURST, now_s)
+            account = self._accounts[source] = _Account(self._limits.burst, now_s)
             if len(self._accounts) > _MOST:
-                self._accounts.popitem(last=False)
+                self.low.discard(self._accounts.popitem(last=False)[0])
         else:
             self._accounts.move_to_end(source)
-        account.refill(A_SECOND, BURST, now_s)
+        account.refill(self._limits.a_second, self._limits.burst, now_s)
         account.left -= number
+        if account.left < 1:
+            self.low.add(source)
         if stranger:
             if self._strangers is None:
-                self._strangers = _Account(STRANGERS_BURST, now_s)
-            self._strangers.refill(STRANGERS_A_SECOND, STRANGERS_BURST, now_s)
+                self._strangers = _Account(self._limits.strangers_burst, now_s)
+            self._strangers.refill(self._limits.strangers_a_second, self._limits.strangers_burst, now_s)
             self._strangers.left -= number
+            if self._strangers.left < 1:
+                self.low.add(_STRANGERS)
 
     def is_spent(self, source: str, stranger: bool, now_s: float) -> bool:
-        """Whether nothing new is taken from an address now."""
+        """Whether nothing more is taken from an address now."""
         account = self._accounts.get(source)
         if account is not None and account.left < 1:
-            account.refill(A_SECOND, BURST, now_s)
+            account.refill(self._limits.a_second, self._limits.burst, now_s)
             if account.left < 1:
                 return True
+            self.low.discard(source)
         strangers = self._strangers
         if stranger and strangers is not None and strangers.left < 1:
-            strangers.refill(STRANGERS_A_SECOND, STRANGERS_BURST, now_s)
-            return strangers.left < 1
+            strangers.refill(self._limits.strangers_a_second, self._limits.strangers_burst, now_s)
+            if strangers.left < 1:
+                return True
+            self.low.discard(_STRANGERS)
         return False

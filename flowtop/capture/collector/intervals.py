@@ -6,7 +6,7 @@ interval that is not known: an algorithm without its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -61,6 +61,28 @@ def intervals_of(records: Records) -> Intervals | None:
         return parameters.of_netflow()
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return parameters.intervals()
+
+
+def interval_of(values: Mapping[str, Any]) -> float | None:
+    """The same of one record by the elements that NetFlow 9 has; None: it needs `intervals_of`, as others are in it.
+
+    Args:
+        values: by element name; integers as int.
+    """
+    names = _PARAMETERS.intersection(values)
+    if not names or not names <= _NETFLOW:
+        return None
+    known = {name: value if isinstance(value, int) else 0 for name in names for value in (values[name],)}
+    quantities = [value if 1 <= value < HIGHEST_INTERVAL else 0 for name in ("samplingInterval",
+                  "samplerRandomInterval") if (value := known.get(name)) is not None]
+    if quantities:
+        return float(next((value for value in quantities if value > 1), max(quantities)))
+    return np.nan if any(value > 0 for value in known.values()) else 0.0
+
+
+def has_parameters(names: Iterable[str]) -> bool:
+    """Whether elements of sampling are among these."""
+    return not _PARAMETERS.isdisjoint(names)
 
 
 @dataclass(frozen=True, slots=True)

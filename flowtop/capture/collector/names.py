@@ -10,8 +10,7 @@ whose text is looked up when it is shown.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from flowtop.capture.collector.shares import Shares
@@ -56,8 +55,11 @@ TABLES: dict[Table, _Elements] = {
     "sampler": _Elements(("samplerId", "selectorId"), ("samplerName", "selectorName")),
 }
 
-NAME_ELEMENTS = frozenset(name for elements in TABLES.values() for name in elements.names)
-"""Elements of names: records of Options Data without one have nothing for these tables."""
+
+def tables_of(names: Collection[str]) -> tuple[Table, ...]:
+    """Tables that records of Options Data with these elements have names for."""
+    return tuple(table for table, elements in TABLES.items()
+                 if any(name in names for name in elements.names) and any(key in names for key in elements.keys))
 
 
 class Found(NamedTuple):
@@ -74,12 +76,12 @@ class NameTables:
     """Names by table, exporter, key and Observation Domain.
 
     Attributes:
-        changes: number of changes so far by table, for those who keep results.
+        renamed: exporters and numbers of interfaces whose names have changed; who keeps these clears it.
         shares: which of them are kept.
     """
 
     def __init__(self) -> None:
-        self.changes: Counter[Table] = Counter()
+        self.renamed: set[tuple[str, Key]] = set()
         self.shares: Shares[tuple[Table, str, Key, int]] = Shares(MAX_ALL_NAMES, MAX_NAMES)
         self._names: dict[tuple[Table, str], dict[Key, dict[int, str]]] = {}
 
@@ -107,7 +109,8 @@ class NameTables:
             if domains[domain] == name:
                 return False
         self._names.setdefault((table, exporter), {}).setdefault(key, {})[domain] = name
-        self.changes[table] += 1
+        if table == "interface":
+            self.renamed.add((exporter, key))
         gone = self.shares.add(place, exporter) if new else None
         if gone is not None:
             self._remove(*gone)
@@ -120,7 +123,8 @@ class NameTables:
             del keys[key]
         if not keys:
             del self._names[table, exporter]
-        self.changes[table] += 1
+        if table == "interface":
+            self.renamed.add((exporter, key))
 
 
 _CodeKey = tuple[str, int, bytes, bytes]
@@ -223,24 +227,32 @@ class Names:
                       lambda places: self._places(self._codes["vrf"], exporter, domain, places), self._user_codes,
                       lambda pid, octets: self._owners.code(exporter, pid, octets))
 
-    def learn(self, places: Mapping[Table, tuple[str, int]], values: Mapping[str, Any]) -> bool:
+    def learn(self, tables: Iterable[Table], place: tuple[str, int], interfaces: tuple[str, int],
+              values: Mapping[str, Any]) -> bool:
         """Store the names in one record of Options Data; returns whether any is news.
 
         Args:
-            places: exporter and Observation Domain that the record is about, by table.
+            tables: which are in it; see tables_of.
+            place: exporter and Observation Domain that the record is about.
+            interfaces: those of the interfaces in it.
             values: by element name: integers as int, strings as octets.
         """
         news = False
-        for table, elements in TABLES.items():
-            name = next((text for element in elements.names if isinstance(octets := values.get(element), bytes)
-                         and (text := plain_name(octets))), "")
-            kind = bytes if table == "application" else int
-            key = next((value for element in elements.keys if isinstance(value := values.get(element), kind)), None)
-            if not name or key is None or not self.tables.store(table, *places[table], key, name):
+        for table in tables:
+            elements, kind = TABLES[table], bytes if table == "application" else int
+            exporter, domain = interfaces if table == "interface" else place
+            name, key = "", None
+            for element in elements.names:
+                if isinstance(octets := values.get(element), bytes) and (name := plain_name(octets)):
+                    break
+            for element in elements.keys:
+                if isinstance(key := values.get(element), kind):
+                    break
+            if not name or not isinstance(key, kind) or not self.tables.store(table, exporter, domain, key, name):
                 continue
             news = True
             if table in self._codes:
-                self._codes[table].rename(places[table][0], key)
+                self._codes[table].rename(exporter, key)
         return news
 
     @property

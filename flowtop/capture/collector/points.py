@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +18,9 @@ from flowtop.wire.flow_records import Collected
 MAX_POINTS = 16_384
 """Limit of interfaces with a number of their own, since a hostile sender can name many. The least recently used lose
 it; if they come again, they get another one."""
-MAX_NEW = 4_096
-"""Limit of interfaces of one exporter that get a number between two drains: each costs as much as several records."""
+MAX_NEW, NEW_A_SECOND = 4_096, 1_000
+"""Interfaces of one exporter that get a number at once, and more with each second: each costs as much as several
+records."""
 OTHERS = 1
 """The number that has the totals of interfaces without one."""
 _LAST_NUMBER = OPPOSITE - 1
@@ -42,7 +42,7 @@ class ObservationPoints:
 
     Args:
         names: tables of names that exporters have announced.
-        most_new: limit of interfaces of one exporter that get a number between two drains; the others get one later.
+        most_new: limit of interfaces of one exporter that get a number at once; the others get one later.
 
     Attributes:
         names: the same.
@@ -62,12 +62,13 @@ class ObservationPoints:
         self._text_of: dict[int, str] = {}
         self._unnamed: dict[int, _Point] = {}
         self._elsewhere: set[int] = set()
-        self._new: Counter[str] = Counter()
+        self._new: dict[str, float] = {}
+        self._refilled_s: float | None = None
         self._rows: dict[int, int] = {OTHERS: 0}
         self._free: list[int] = []
         self._texts: dict[int, str] | None = None
-        self._texts_of = 0
         self._own: dict[int, str] | None = None
+        self._own_text: dict[int, str] = {}
         self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 3), np.uint64)
 
     def number(self, exporter: str, domain: int, interface: int) -> int:
@@ -77,12 +78,19 @@ class ObservationPoints:
         if number is not None:
             self.shares.use(key)
             return number
-        if self._new[exporter] >= self._most_new:
+        return self._add(key)
+
+    def _add(self, key: _Point) -> int:
+        """Give an interface a number, if its exporter may bring about one more now."""
+        exporter, _, interface = key
+        new = self._new.get(exporter, 0)
+        if new >= self._most_new:
             self.shares.evicted += 1
             return OTHERS
-        self._new[exporter] += 1
+        self._new[exporter] = new + 1
         number = self._numbers[key] = self._new_number()
         self._unnamed[number] = key
+        self._own_text[number] = str(interface) if 0 < interface < _NAMED else ""
         self._texts = self._own = None
         gone = self.shares.add(key, exporter)
         if gone is not None:
@@ -103,6 +111,7 @@ class ObservationPoints:
         """Take the number of an interface; its totals become those of others. Flows that have it keep its name for a
         time."""
         number = self._numbers.pop(point)
+        del self._own_text[number]
         row = self._rows.pop(number)
         self._sums[0] += self._sums[row]
         self._sums[row] = 0
@@ -126,8 +135,16 @@ class ObservationPoints:
         """
         places = origin.astype(np.uint64) << _HALF | interfaces
         different, inverse = np.unique(places, return_inverse=True)
-        mine = [self.number(exporter, domain, place & 0xFFFF_FFFF) for place in different.tolist()
-                for exporter, domain in (origins[place >> 32],)]
+        known, use, mine = self._numbers, self.shares.use, []
+        for place in different.tolist():
+            exporter, domain = origins[place >> 32]
+            key = exporter, domain, place & 0xFFFF_FFFF
+            number = known.get(key)
+            if number is None:
+                number = self._add(key)
+            else:
+                use(key)
+            mine.append(number)
         numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
         return numbers
 
@@ -154,11 +171,13 @@ class ObservationPoints:
 
     def interfaces(self) -> Mapping[int, str]:
         """Names by synthetic ifindex."""
-        if self._texts_of != self.names.changes["interface"]:
-            self._texts_of = self.names.changes["interface"]
-            self._unnamed = {number: point for point, number in self._numbers.items()}
-            self._elsewhere.clear()
-            self._texts = None
+        renamed = self.names.renamed
+        if renamed:
+            for point, number in self._numbers.items():
+                if (point[0], point[2]) in renamed:
+                    self._unnamed[number] = point
+                    self._texts = None
+            renamed.clear()
         if self._texts is None:
             for number, point in self._unnamed.items():
                 self._name(number, *point)
@@ -172,23 +191,32 @@ class ObservationPoints:
         """The exporter's own number of an interface by synthetic ifindex; "" for none. A new mapping when
         there are more."""
         if self._own is None:
-            self._own = {number: str(interface) if 0 < interface < _NAMED else ""
-                         for (_, _, interface), number in self._numbers.items()}
+            self._own = dict(self._own_text)
         return self._own
 
     def _name(self, number: int, exporter: str, domain: int, interface: int) -> None:
         name, other_domain = self.names.find("interface", exporter, domain, interface)
-        if other_domain:
-            self._elsewhere.add(number)
+        (self._elsewhere.add if other_domain else self._elsewhere.discard)(number)
         self._text_of[number] = observation_point_name(
             Exporter(exporter, domain, name or (f"if{interface}" if interface else "")))
+
+    def refill(self, now_s: float | None) -> None:
+        """Time has passed: more interfaces may get a number. Call it before those of a drain do.
+
+        Args:
+            now_s: s since 1970 UTC; None: each exporter may have `most_new` again.
+        """
+        more = float(self._most_new)
+        if now_s is not None:
+            more = 0.0 if self._refilled_s is None else max(now_s - self._refilled_s, 0.0) * NEW_A_SECOND
+        self._new = {exporter: number - more for exporter, number in self._new.items() if number > more}
+        self._refilled_s = now_s
 
     def book(self, rows: Collected) -> None:
         """Add traffic to the totals; of tunnels that packets were taken out of, only what is around the packets.
 
         Rows of interfaces whose number and name are gone already become those of OTHERS.
         """
-        self._new.clear()
         if not len(rows):
             return
         different, inverse = np.unique(rows["ifindex"], return_inverse=True)

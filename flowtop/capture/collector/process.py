@@ -7,23 +7,34 @@ between two drains (`full`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
 
 import numpy as np
 
-from flowtop.capture.collector.budgets import Budgets
+from flowtop.capture.collector.budgets import NEWS, Budgets
 from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.options import Announcements
 from flowtop.capture.collector.points import MAX_NEW, MAX_POINTS, ObservationPoints
-from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows, joinable
+from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows, joinable, shape_of
 from flowtop.capture.collector.sampling import NO_HEADER, Header
-from flowtop.capture.collector.sequences import Sequences, Verdict
+from flowtop.capture.collector.sequences import EXPECTED, Sequences, Verdict
 from flowtop.capture.collector.sessions import MAX_AGENTS, NO_BOOT, KnownSession, Session, Sessions
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
+from flowtop.capture.collector.work import (
+    A_LAYOUT,
+    FEW_SETS,
+    LIMITS,
+    domain_of,
+    excess,
+    excess_of_lists,
+    is_dense,
+    steps_of,
+)
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.reported import INTERFACE_NUMBERS, REPORTED_DTYPE, in_a_row
 from flowtop.model.tunnel_ports import TunnelPorts
@@ -33,7 +44,7 @@ from flowtop.wire.datagrams import decode_export
 from flowtop.wire.file_details import checksum_holds
 from flowtop.wire.flow_records import COLLECTED_DTYPE, is_own
 from flowtop.wire.ipfix_decoder import Message
-from flowtop.wire.ipfix_template import IpfixDecodeError, Template
+from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, IpfixDecodeError, Template
 from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
@@ -45,6 +56,8 @@ MAX_PENDING = 400_000
 """Limit of records that wait for a drain."""
 MAX_LAYOUTS, MAX_ALL_LAYOUTS = 128, 2_048
 """Limits of Templates whose records wait for a drain: per exporter, and of all. No exporter uses as many at a time."""
+FREE_LAYOUTS = 64
+"""So many of one exporter cost it nothing; for more there is a budget (work.py)."""
 TEMPLATE_LIFE_S = 1_800.0
 """Lifetime of a Template over UDP: three times the usual interval of 10 min (RFC 7011 section 8.4)."""
 CLOCK_TOLERANCE_MS = 120_000
@@ -86,7 +99,7 @@ class CollectingProcess:
         self._sequences = Sequences()
         self._held = HeldSets()
         self._templates = SharedTemplates(self._store)
-        self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], PendingSets]] = {}
+        self._pending: dict[Hashable, dict[Hashable, PendingSets]] = {}
         self._pending_records = 0
         self._sampled = SampledPackets()
         self._agents: dict[tuple[str, int], int] = {}
@@ -95,9 +108,10 @@ class CollectingProcess:
         self._extra: list[Rows] = []
         self._refused: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
-        self._swept_s: float | None = None
+        self._sweep_s = -math.inf
         self._due: list[Hashable] = []
-        self._budgets = Budgets()
+        self._budgets = Budgets(NEWS)
+        self._work = Budgets(LIMITS)
         self._now_s: float | None = None
         self._interfaces = InterfaceBook()
 
@@ -125,40 +139,44 @@ class CollectingProcess:
         Returns:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
+        new = self._sessions.get(session.key) is None
         if self._correct_clocks:  # not a file
-            self._records.credit.now_s = self._now_s = now_s
-            spent = session.datagram and self._budgets.is_spent(
+            self._now_s = now_s
+            spent = bool(self._budgets.low) and session.datagram and self._budgets.is_spent(
                 session.exporter, self._sessions.is_stranger(session.exporter), now_s)
-            new = self._sessions.get(session.key) is None
             if spent and (new or _announces(octets)):
+                self.refuse("bound")
+                return False
+            if self._work.low and session.datagram and self._is_too_much(octets, session, now_s):
                 self.refuse("bound")
                 return False
             self._store.closed = self._sequences.closed = spent
             if new:
                 self._spend(session, 1)
         known = self._sessions.touch(session, now_s)
-        surplus = self._sessions.surplus(known)
-        if surplus is not None:
+        if new and (surplus := self._sessions.surplus(known)) is not None:
             self._forget(surplus)
             self._counts["evicted_sessions"] += 1
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)
         try:
-            message = self._decode(octets, session)
+            message = decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
         except IpfixDecodeError as refusal:
             self.refuse(refusal.fault)
             return False
-        whole = octets[:len(octets) - len(message.rest)] if message.rest else octets
-        self._counts["wrong_checksums"] += checksum_holds(whole, message) is False
-        self._take_message(message, known, now_s)
-        while message.rest:  # More messages in the same datagram.
+        if self._take_message(message, known, now_s, len(octets) - len(message.rest)):
+            whole = octets[:len(octets) - len(message.rest)] if message.rest else octets
+            self._counts["wrong_checksums"] += checksum_holds(whole, message) is False
+        while rest := message.rest:  # More messages in the same datagram.
             try:
-                message = self._decode(message.rest, session)
+                message = decode_export(rest, self._store, session=session.key, datagram=session.datagram,
+                                        strict=False)
             except IpfixDecodeError:
                 self._skipped["trailing"] += 1
                 break
-            self._take_message(message, known, now_s)
-        self._sweep(now_s)
+            self._take_message(message, known, now_s, len(rest) - len(message.rest), further=True)
+        if self._due or now_s >= self._sweep_s:
+            self._sweep(now_s)
         return True
 
     def _spend(self, session: Session, number: int) -> None:
@@ -166,34 +184,58 @@ class CollectingProcess:
         if number and self._now_s is not None and session.datagram:
             self._budgets.spend(session.exporter, self._sessions.is_stranger(session.exporter), self._now_s, number)
 
-    def _decode(self, octets: bytes, session: Session) -> Message:
-        return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
+    def _is_too_much(self, octets: bytes, session: Session, now_s: float) -> bool:
+        """Whether a message is more work than its sender may bring about now."""
+        return self._work.is_spent(session.exporter, self._sessions.is_stranger(session.exporter), now_s) and is_dense(
+            octets, self._store.domain(session.key, domain_of(octets)))
 
-    def _take_message(self, message: Message, known: KnownSession, now_s: float) -> None:
-        """Take a decoded message."""
+    def _spend_work(self, session: Session, steps: int) -> None:
+        """Count the work of a message that is not free."""
+        if steps and self._now_s is not None and session.datagram:
+            self._work.spend(session.exporter, self._sessions.is_stranger(session.exporter), self._now_s, steps)
+
+    def _take_message(self, message: Message, known: KnownSession, now_s: float, octets: int, further: bool = False,
+                      ) -> bool:
+        """Take a decoded message of so many octets; returns whether there are Options Data in it.
+
+        Args:
+            further: it is not the first one of its datagram.
+        """
         self._counts["messages"] += 1
         if message.skipped:
             self._skipped.update(dict(message.skipped))
+        records, options = 0, False
+        much = further or len(message.data_sets) > FEW_SETS or message.skipped or message.undecoded or message.templates
         for data_set in message.data_sets:  # first, as they may have the boot time
-            if data_set.template.scope_count:
+            records += data_set.count
+            template = data_set.template
+            if template.scope_count:
+                options = True
                 self._take_options(known, message.domain, data_set)
+            elif steps_of(template):
+                much = True
+        if much or options:
+            self._spend_work(known.session, excess(message, octets, further))
         times = self._times(message, known.session, round(now_s * 1000))
         header = NO_HEADER
         if message.sampling_interval or message.sampling_mode:
             header = Header(message.sampling_interval, message.sampling_mode > 0)
         for data_set in message.data_sets:
             if not data_set.template.scope_count:
-                self._take(known, message.domain, data_set, times, header)
+                if data_set.template.plain:
+                    self._keep(known, message.domain, data_set, times, header)
+                else:
+                    self._take_flows(known, message.domain, data_set, times, header)
         for template_id in message.stale:
             self._held.drop(known.session.key, message.domain, template_id)
         if message.templates:
             self._learn(known, message, times.boot_ms, now_s)
-        records = message.record_count
         complete = not message.skipped or _WITH_RECORDS.isdisjoint(part for part, _ in message.skipped)
         for waiting in message.undecoded:
             count = self._take_without_template(known, message, waiting, times, now_s)
             records, complete = records + (count or 0), complete and count is not None
         self._follow(message, known.session, records, complete)
+        return options
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
@@ -295,9 +337,7 @@ class CollectingProcess:
     def _sweep(self, now_s: float) -> None:
         """Remove what has expired, a part at each message, as all at once would take long."""
         if not self._due:
-            if self._swept_s is not None and now_s - self._swept_s <= _SWEEP_S:
-                return
-            self._swept_s = now_s
+            self._sweep_s = now_s + _SWEEP_S
             self._due = [known.session.key for known in self._sessions if known.session.datagram]
             self._held.expire(now_s)
         for _ in range(_SWEPT):
@@ -333,6 +373,8 @@ class CollectingProcess:
 
     def _judge(self, verdict: Verdict, name: str, session: Session) -> None:
         """Add the result of a sequence check to the counters."""
+        if verdict is EXPECTED:
+            return
         if self._sequences.added:
             self._spend(session, self._sequences.added)
             self._sequences.added = 0
@@ -344,11 +386,14 @@ class CollectingProcess:
     def _times(self, message: Message, session: Session, now_ms: int) -> MessageTimes:
         """Export and boot time of a message, and the correction of its exporter's clock."""
         export_ms = message.export_time_s * 1000
-        boot_ms = self._announced.boots.own(session, message.domain) if message.boot_ms is None else message.boot_ms
+        boot_ms = message.boot_ms
+        if boot_ms is None and self._announced.boots:
+            boot_ms = self._announced.boots.own(session, message.domain)
         shift_ms = now_ms - export_ms if self._correct_clocks else 0
-        if abs(shift_ms) <= CLOCK_TOLERANCE_MS:
+        if -CLOCK_TOLERANCE_MS <= shift_ms <= CLOCK_TOLERANCE_MS:
             shift_ms = 0
-        self._counts["corrected_clocks"] += shift_ms != 0
+        else:
+            self._counts["corrected_clocks"] += 1
         return MessageTimes(export_ms, NO_BOOT if boot_ms is None or boot_ms < 0 else boot_ms, shift_ms)
 
     def _learn(self, known: KnownSession, message: Message, boot_ms: int, now_s: float) -> None:
@@ -357,11 +402,11 @@ class CollectingProcess:
         self._store.changed = 0
         key = known.session.key
         for template in message.templates:
-            for held in self._held.take((key, message.domain, template.id), boot_ms):
+            for held in self._held.take((key, message.domain, template.id), boot_ms) if self._held else ():
                 self._take_late(known, message.domain, template, held.octets, held.times)
             if known.session.datagram:
                 place = self._templates.announced(known, message.version, message.domain, template.id, now_s)
-                if self._held.wait_at(place):
+                if self._held and self._held.wait_at(place):
                     self._release(place, boot_ms, now_s)
         self._bound_templates(known)
 
@@ -436,42 +481,62 @@ class CollectingProcess:
         """Take Data Records: Options Data are read at once, flows wait for the drain."""
         if data_set.template.scope_count:
             self._take_options(known, domain, data_set)
-            return
-        self._counts["records"] += data_set.count
+        else:
+            self._take_flows(known, domain, data_set, times, header)
+
+    def _take_flows(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header,
+                    ) -> None:
         if data_set.template.plain:
             self._keep(known, domain, data_set, times, header)
             return
         parts, unread = flattened(data_set)
         self._skipped["list"] += unread
+        self._spend_work(known.session, excess_of_lists(data_set, parts))
         for part in parts:
             self._keep(known, domain, part, times, header)
 
     def _keep(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
         """Keep Flow Records for the drain."""
+        self._counts["records"] += data_set.count
         group = self._pending.get(known.group)
         if group is None:
             group = self._pending[known.group] = {}
-        key = known.session.key, domain, id(data_set.template), header
-        pending = group.get(key)
+        template, session = data_set.template, known.session
+        pending = group.get(id(template))
         if pending is None:
-            if not self._has_room(known, data_set.template):
-                self._counts["dropped_records"] += data_set.count
-                return
-            self.foreign = self.foreign or not is_own(data_set.template)
-            pending = group[key] = PendingSets(known.session, domain, data_set.template, header)
-            self._store.use(known.session.key, domain, data_set.template.id)
+            key = id(template) if joinable(template) else (id(template), id(session), domain)
+            pending = group.get(key)
+            if pending is None:
+                if not self._has_room(known, template):
+                    self._counts["dropped_records"] += data_set.count
+                    return
+                self.foreign = self.foreign or not is_own(template)
+                pending = group[key] = PendingSets(template)
+        latest = pending.latest
+        if latest[0] is not session or latest[1] != domain or latest[2] is not header:
+            if not pending.has_source(session, domain, header):
+                pending.add_source(session, domain, header)
+                if template.id >= FIRST_TEMPLATE_ID:
+                    self._store.use(session.key, domain, template.id)
+            latest = pending.latest
         pending.sets.append(data_set)
-        pending.times.append(times)
+        pending.times.extend(times)
+        pending.source.append(latest[3])
         self._pending_records += data_set.count
 
     def _has_room(self, known: KnownSession, template: Template) -> bool:
         """Whether records of one more Template may wait for the drain, where each costs time of its own."""
         layouts = self._layouts.setdefault(known.group, set())
-        number = id(template) if joinable(template) else -len(layouts) - 1
+        number = id(shape_of(template)) if joinable(template) else -len(layouts) - 1
         if number in layouts:
             return True
         if len(layouts) >= MAX_LAYOUTS or self._layout_count >= MAX_ALL_LAYOUTS:
             return False
+        if len(layouts) >= FREE_LAYOUTS and self._now_s is not None and known.session.datagram:
+            exporter = known.session.exporter
+            if self._work.is_spent(exporter, self._sessions.is_stranger(exporter), self._now_s):
+                return False
+            self._spend_work(known.session, A_LAYOUT)
         layouts.add(number)
         self._layout_count += 1
         return True
@@ -494,6 +559,7 @@ class CollectingProcess:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
         pending, self._pending = self._pending, {}
         self._announced.begin()
+        self.points.refill(self._now_s)
         self._convert([part for group in pending.values() for part in group.values()])
         self._layouts, self._layout_count = {}, 0
         if len(self._sampled):
@@ -508,15 +574,17 @@ class CollectingProcess:
     def _convert(self, pending: list[PendingSets]) -> None:
         """Convert Data Sets to rows; those of one Template together, whoever sent them, as each time costs as much as
         thousands of records."""
-        together: dict[tuple[int, int | None], list[PendingSets]] = {}
+        self._records.credit.now_s = self._now_s
+        together: dict[int, PendingSets] = {}
         for part in pending:
-            if joinable(part.template):
-                together.setdefault((id(part.template), self._records.initiator(part)), []).append(part)
-            else:
-                self._extra.append(self._records.of([part]))
-        for parts in together.values():
-            parts.sort(key=lambda part: self._announced.samplers.number(part.session) > 0)
-            self._extra.append(self._records.of(parts))
+            if not joinable(part.template):
+                self._extra.append(self._records.of(part))
+            elif (first := together.setdefault(id(shape_of(part.template)), part)) is not part:
+                first.join(part)
+        for part in together.values():
+            initiators = self._records.initiators(part)
+            for alike in part.split(initiators) if len(set(initiators)) > 1 else (part,):
+                self._extra.append(self._records.of(alike))
 
 
 def _announces(octets: bytes) -> bool:

@@ -363,20 +363,20 @@ class Sampling:
 _UNSET = -1.0
 
 
-def sampling_of_headers(headers: Sequence[tuple[Header, float]], counts: npt.NDArray[np.int64]) -> Sampling:
+def sampling_of_headers(headers: Sequence[tuple[Header, float]], which: npt.NDArray[np.intp]) -> Sampling:
     """The sampling of records of NetFlow versions without Options, which have only their message's header.
 
     Args:
         headers: of messages, and the interval where they report none; 0: no sampling.
-        counts: numbers of records under each of these, shape (m,).
+        which: index of these for each record, shape (n,).
     """
     reported = np.array([header.interval for header, _ in headers], np.float64)
     sampled = np.array([header.sampled for header, _ in headers], np.bool_)
     otherwise = np.array([sampling for _, sampling in headers], np.float64)
     missing = (reported == 0) & (otherwise == 0)
     intervals = np.maximum(np.where(reported > 0, reported, otherwise), 1)
-    return Sampling(intervals.repeat(counts) if (intervals > 1).any() else None, int(counts[missing & sampled].sum()),
-                    0, 0)
+    return Sampling(intervals[which] if (intervals > 1).any() else None,
+                    int(np.count_nonzero((missing & sampled)[which])), 0, 0)
 
 
 def sampling_of(template: Template, records: Records, tables: Iterable[tuple[Origin, SamplerTable]],

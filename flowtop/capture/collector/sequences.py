@@ -44,6 +44,10 @@ class Verdict:
     fits: bool | None = field(default=None, compare=False)
 
 
+EXPECTED, _ANY = Verdict(fits=True), Verdict()
+"""Verdicts of most messages: the number that was expected, and one that says nothing."""
+
+
 class SequenceTracker:
     """Checks the numbers of one sequence."""
 
@@ -62,7 +66,7 @@ class SequenceTracker:
             export_time_s: from the message header.
             boot_ms: when the exporter booted, or None.
         """
-        restarted = self._restarted(export_time_s, boot_ms)
+        restarted = boot_ms is not None and self._restarted(export_time_s, boot_ms)
         expected = self._expected
         ahead = 0 if expected is None else (sequence - expected) % _MODULUS
         behind = -ahead % _MODULUS
@@ -76,12 +80,14 @@ class SequenceTracker:
         if restarted or ahead > _LARGEST_GAP:
             self._lost = 0
             return Verdict(reset=True, fits=None if restarted else False)
+        if not ahead:
+            return _ANY if expected is None else EXPECTED
         self._lost += ahead
-        return Verdict(lost=ahead, fits=None if expected is None else not ahead)
+        return Verdict(lost=ahead, fits=False)
 
-    def _restarted(self, export_time_s: int, boot_ms: int | None) -> bool:
+    def _restarted(self, export_time_s: int, boot_ms: int) -> bool:
         """Whether the exporter has rebooted since the last message."""
-        if boot_ms is None or self._boot_ms is None or export_time_s < self._export_time_s:
+        if self._boot_ms is None or export_time_s < self._export_time_s:
             return False
         return has_rebooted(self._boot_ms, boot_ms)
 
@@ -147,6 +153,7 @@ class Sequences:
         self.closed = False
         self.shares: Shares[_StreamKey] = Shares(MAX_ALL_STREAMS, MAX_STREAMS)
         self._streams: dict[_StreamKey, _Stream] = {}
+        self._latest: tuple[_StreamKey | None, _Stream | None] = None, None
         self._by_session: dict[Hashable, dict[_StreamKey, _Place]] = {}
         self._numberings: dict[_Place, _Numbering] = {}
 
@@ -163,15 +170,18 @@ class Sequences:
             domain: the Observation Domain, or what else has a sequence of its own.
         """
         key = session.key, protocol, domain
-        stream = self._streams.get(key)
+        latest, stream = self._latest
+        if key != latest:
+            stream = self._streams.get(key)
+            if stream is not None:
+                self.shares.use(key)
         if stream is None:
             if self.closed:
                 self.shares.evicted += 1
-                return Verdict()
+                return _ANY
             self.added += 1
             stream = self._add(session, protocol, domain)
-        else:
-            self.shares.use(key)
+        self._latest = key, stream
         own = stream.tracker.see(sequence, units, export_time_s, boot_ms)
         numbering = stream.numbering
         if numbering.whole is None:
@@ -198,6 +208,7 @@ class Sequences:
             self._remove(key)
 
     def _remove(self, key: _StreamKey) -> None:
+        self._latest = None, None
         mine = self._by_session[key[0]]
         place = mine.pop(key)
         if not mine:

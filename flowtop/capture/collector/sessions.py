@@ -78,6 +78,7 @@ class KnownSession:
             version, the one announced the longest time ago first.
         first_s, heard_s: when the first and the last message arrived, s since 1970 UTC.
         weight: of its Templates, see TemplateStore.weight.
+        settled: messages came over SETTLED_S.
         group: see Session.group.
     """
 
@@ -88,6 +89,7 @@ class KnownSession:
     first_s: float = 0.0
     heard_s: float = 0.0
     weight: int = 0
+    settled: bool = False
     group: Hashable = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +114,7 @@ class Sessions:
         self._settled_of: Counter[str] = Counter()
         self._weights: Counter[str] = Counter()
         self._agents: OrderedDict[tuple[Hashable, tuple[str, int]], None] = OrderedDict()
+        self._latest: KnownSession | None = None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -127,17 +130,16 @@ class Sessions:
             known = self._known[key] = KnownSession(session, first_s=now_s)
             self._new[key] = None
             self._of_exporter.setdefault(session.exporter, OrderedDict())[key] = None
-        else:
+        elif known is not self._latest:
             self._of_exporter[session.exporter].move_to_end(key)
-            if key in self._settled:
-                self._settled.move_to_end(key)
-            elif now_s - known.first_s >= SETTLED_S:
-                del self._new[key]
-                self._settled[key] = None
-                self._settled_of[session.exporter] += 1
-            else:
-                self._new.move_to_end(key)
+            (self._settled if known.settled else self._new).move_to_end(key)
+        if not known.settled and now_s - known.first_s >= SETTLED_S:
+            known.settled = True
+            del self._new[key]
+            self._settled[key] = None
+            self._settled_of[session.exporter] += 1
         known.heard_s = now_s
+        self._latest = known
         return known
 
     def surplus(self, known: KnownSession) -> Session | None:
@@ -188,7 +190,8 @@ class Sessions:
         if known is None:
             return
         self.weigh(known, 0)
-        if session.key in self._settled:
+        self._latest = None
+        if known.settled:
             del self._settled[session.key]
             self._settled_of[known.session.exporter] -= 1
             if not self._settled_of[known.session.exporter]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
@@ -53,12 +53,11 @@ class HeldSets:
     """Waiting Data Sets; the oldest are dropped when a limit is exceeded."""
 
     def __init__(self) -> None:
-        self._sets: OrderedDict[int, tuple[_Key, HeldSet]] = OrderedDict()
-        self._sources: dict[int, Hashable] = {}
+        self._sets: OrderedDict[int, tuple[_Key, HeldSet, Hashable]] = OrderedDict()
         self._of_source: dict[Hashable, OrderedDict[int, None]] = {}
-        self._octets_of: Counter[Hashable] = Counter()
-        self._by_key: dict[_Key, OrderedDict[int, None]] = {}
-        self._by_place: dict[Hashable, OrderedDict[int, None]] = {}
+        self._octets_of: dict[Hashable, int] = {}
+        self._by_key: dict[_Key, dict[int, None]] = {}
+        self._by_place: dict[Hashable, dict[int, None]] = {}
         self._by_session: dict[Hashable, set[_Key]] = {}
         self._next = 0
         self._octets = 0
@@ -73,20 +72,28 @@ class HeldSets:
         Args:
             source: who sent it.
         """
-        self._sets[self._next] = key, held
-        self._by_key.setdefault(key, OrderedDict())[self._next] = None
-        if held.place is not None:
-            self._by_place.setdefault(held.place, OrderedDict())[self._next] = None
-        self._by_session.setdefault(key[0], set()).add(key)
-        mine = self._of_source.setdefault(source, OrderedDict())
-        self._sources[self._next] = source
-        mine[self._next] = None
-        self._octets_of[source] += len(held.octets)
+        number = self._next
         self._next += 1
+        self._sets[number] = key, held, source
+        same = self._by_key.get(key)
+        if same is None:
+            same = self._by_key[key] = {}
+            mine_by_key = self._by_session.get(key[0])
+            if mine_by_key is None:
+                mine_by_key = self._by_session[key[0]] = set()
+            mine_by_key.add(key)
+        same[number] = None
+        if held.place is not None:
+            self._by_place.setdefault(held.place, {})[number] = None
+        mine = self._of_source.get(source)
+        if mine is None:
+            mine = self._of_source[source] = OrderedDict()
+        mine[number] = None
+        octets = self._octets_of[source] = self._octets_of.get(source, 0) + len(held.octets)
         self._octets += len(held.octets)
         while mine and source is not None and (
-                self._octets_of[source] > MAX_OCTETS // OF_SOURCE or len(mine) > MAX_SETS // OF_SOURCE):
-            self._remove(next(iter(mine)))
+                octets > MAX_OCTETS // OF_SOURCE or len(mine) > MAX_SETS // OF_SOURCE):
+            octets -= len(self._remove(next(iter(mine)))[1].octets)
             self.dropped += 1
         while self._octets > MAX_OCTETS or len(self._sets) > MAX_SETS:
             self._drop_oldest()
@@ -137,22 +144,24 @@ class HeldSets:
         self.dropped += 1
 
     def _remove(self, number: int) -> tuple[_Key, HeldSet]:
-        key, held = self._sets.pop(number)
+        key, held, source = self._sets.pop(number)
         self._octets -= len(held.octets)
-        source = self._sources.pop(number)
         self._octets_of[source] -= len(held.octets)
-        del self._of_source[source][number]
-        if not self._of_source[source]:
+        of_source = self._of_source[source]
+        del of_source[number]
+        if not of_source:
             del self._of_source[source], self._octets_of[source]
-        del self._by_key[key][number]
-        if not self._by_key[key]:
+        same = self._by_key[key]
+        del same[number]
+        if not same:
             del self._by_key[key]
             mine = self._by_session[key[0]]
             mine.discard(key)
             if not mine:
                 del self._by_session[key[0]]
         if held.place is not None:
-            del self._by_place[held.place][number]
-            if not self._by_place[held.place]:
+            there = self._by_place[held.place]
+            del there[number]
+            if not there:
                 del self._by_place[held.place]
         return key, held

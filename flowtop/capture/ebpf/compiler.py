@@ -53,7 +53,8 @@ KEPT_VARIABLE = "FLOWTOP_PROGRAM_CACHE"
 _ANSWER_OCTETS = 65536
 _MOST_DESCRIPTORS = 64
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-"""Complete environment of the child; bcc runs tar and modprobe to search for the host's kernel headers."""
+"""Complete environment of the child."""
+_MODULES = Path("/lib/modules")
 _INSTALL_HINT = "apt-get install python3-bpfcc (Debian, Ubuntu) or dnf install python3-bcc (Fedora)"
 
 
@@ -132,10 +133,22 @@ def source_directory() -> Path:
     raise FlowtopError("flowtop's kernel programs are missing from its installation", hint="reinstall flowtop")
 
 
+def host_headers(modules: Path) -> Path | None:
+    """Where bcc finds the headers of the running kernel; None: they are not installed. Then it must not search: it
+    takes /tmp/kheaders-RELEASE, which anybody can have made, and root would load what it compiles with that.
+
+    Args:
+        modules: directory of modules and headers, by release.
+    """
+    kernel = modules / os.uname().release
+    headers = kernel / ("source" if (kernel / "source").is_dir() else "build")
+    return headers if (headers / "include/linux/kconfig.h").is_file() else None
+
+
 class Build:
     """Compiles and loads one source of bpf/ in a child process. Takes up to a few seconds.
 
-    Prints nothing. Tries without the host's kernel headers first, then with them.
+    Prints nothing. Tries without the host's kernel headers first, then with them if they are installed.
 
     Args:
         source: file name.
@@ -171,7 +184,7 @@ class Build:
                 or another fault of bcc or the kernel (EXIT_FAILURE).
         """
         answer, descriptors, log = self._child.answer()
-        if answer["stage"] == "compile" and "fatal error" in log:
+        if answer["stage"] == "compile" and "fatal error" in log and host_headers(_MODULES) is not None:
             second, descriptors, second_log = _Child(
                 self._python, self._directory, {**self._request, "headers": ""}).answer()
             if second["stage"] == "done":  # else report the first error

@@ -150,6 +150,11 @@ def stretch(clock_ns: Integers, start_ns: int, boundary_ns: int, step_ns: int) -
 
 STEP_NS = 2_000_000_000
 """Maximum file time of one batch; flows end between batches."""
+SPARSE_NS = 60_000_000_000
+"""Time between packets on average from which on ticks that nobody looks at are combined: as long as the longest rates
+of flows go back."""
+KEPT_NS = 300_000_000_000
+"""The latest packets are not combined with others: so far back go charts."""
 _LIVE_NS = 60_000_000_000
 """A pipe whose newest packet is younger than this is a running capture: its time advances while no packets arrive."""
 _NOTHING = Entries(np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE))
@@ -168,6 +173,7 @@ class FileConfig:
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         collect: of a capture count the flows in its export messages, not its packets.
         names_seen: read the names in DNS answers and in the first packets of connections.
+        every_tick: each tick is looked at. If not, many can be one batch in a quiet capture, as a packet a day.
     """
 
     path: str
@@ -178,6 +184,7 @@ class FileConfig:
     tunnel_ports: TunnelPorts = field(default_factory=dict)
     collect: bool = False
     names_seen: bool = False
+    every_tick: bool = False
 
 
 class FileCapture:
@@ -278,8 +285,8 @@ class FileCapture:
 
     def _next_batch(self, piece: Piece) -> FlowBatch:
         """The rest of the open step in this piece; or many steps at once, if the result is the same."""
-        if self._tick_ns is None and self._config.speed is None and isinstance(piece, PacketPiece):
-            batch = self._whole(piece)
+        if self._config.speed is None and isinstance(piece, PacketPiece):
+            batch = self._whole(piece, len(piece.clock_ns) if self._tick_ns is None else self._sparse(piece))
             if batch is not None:
                 return batch
         stop = int(np.searchsorted(piece.clock_ns, self._boundary_ns, "left"))
@@ -294,10 +301,21 @@ class FileCapture:
         self._outlet.hold(piece, start, stop)
         return self._batch(closes_tick, entries)
 
-    def _whole(self, piece: PacketPiece) -> FlowBatch | None:
-        """One batch of many steps from the rest of the piece; None if there are few, or packets are being written."""
+    def _sparse(self, piece: PacketPiece) -> int:
+        """Where to end combining ticks, as packets are rare and nobody looks at each; 0: they are not combined."""
+        clock_ns = piece.clock_ns
+        stop = int(np.searchsorted(clock_ns, clock_ns[-1] - KEPT_NS, "left"))
+        number = stop - self._taken
+        if self._config.every_tick or number < LEAST_STEPS:
+            return 0
+        return stop if int(clock_ns[stop - 1] - clock_ns[self._taken]) >= (number - 1) * SPARSE_NS else 0
+
+    def _whole(self, piece: PacketPiece, end: int) -> FlowBatch | None:
+        """One batch of many steps from the packets up to `end`; None if there are few, or packets are being written."""
         start = self._taken
-        steps = stretch(piece.clock_ns[start:], self._start_ns, self._boundary_ns, self._step_ns)
+        if end <= start:
+            return None
+        steps = stretch(piece.clock_ns[start:end], self._start_ns, self._boundary_ns, self._step_ns)
         if steps is None or self._outlet.active:
             return None
         stop = start + len(steps.step)
@@ -309,8 +327,10 @@ class FileCapture:
         if stop == len(piece.clock_ns):
             self._piece = None
         self._now_ns, self._boundary_ns = int(steps.now_ns[-1]), steps.boundary_ns
+        if self._tick_ns is not None:
+            self._ticks = (self._now_ns - self._start_ns) // self._tick_ns
         self._outlet.hold(piece, start, stop)
-        return replace(self._batch(False, entries), steps=steps.steps(piece, start, entries.steps))
+        return replace(self._batch(self._tick_ns is not None, entries), steps=steps.steps(piece, start, entries.steps))
 
     def _close_step(self, next_ns: int) -> bool:
         """End the step; the next packet is at `next_ns` or later. Returns whether this ends a tick."""

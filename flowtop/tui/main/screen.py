@@ -286,14 +286,21 @@ class MainScreen(Screen[None]):
         if self._message and self._message_about != _list_of(self.questions):
             self._message = ""  # it is about another list
         self.ask()
-        self.paint()
+        page = self.page
+        self.paint(rows=self._source is None or page is None or _listed(page.query) == _list_of(self.questions))
 
-    def paint(self) -> None:
-        """Paint what differs from what is on screen."""
+    def paint(self, *, rows: bool = True) -> None:
+        """Paint what differs from what is on screen.
+
+        Args:
+            rows: also the list itself; not while another list is on its way, which would be painted a moment later.
+        """
         page = self.page
         if page is not None:
             self._paint_header()
-            if page.matched:
+            if not rows:
+                pass
+            elif page.matched:
                 arrangement = self.handoff.arrangement
                 columns = self.views.columns(page, self.list.rate_window, arrangement)
                 self.table.show(self.list.table_view(page, self.wording(), arrangement, columns))
@@ -379,6 +386,9 @@ class MainScreen(Screen[None]):
 
 def _list_of(questions: Questions) -> Query:
     """What is listed, as far as keys choose it."""
-    choice = questions.choice
-    return Query(filter=choice.filter, scope=choice.scope, group=choice.group, biflow=choice.biflow,
-                 compare=choice.compare)
+    return _listed(questions.choice)
+
+
+def _listed(query: Query) -> Query:
+    """The parts of a query that say which rows there are, and of what."""
+    return Query(filter=query.filter, scope=query.scope, group=query.group, biflow=query.biflow, compare=query.compare)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rich.segment import Segment
 from rich.style import Style
@@ -105,9 +106,10 @@ def plot(values: Sequence[float], scale: float, rows: int, glyphs: Glyphs) -> li
     return lines
 
 
+@lru_cache(maxsize=4)  # each key paints it again, and what it shows changes with a tick
 def chart_lines(history: TrafficHistory, width: int, rows: int, *, now_ms: int, bits: bool, glyphs: Glyphs,
                 at_ms: int | None = None, names: tuple[str, str] = ("in", "out"),
-                span_s: float = SPAN_S, title: str = "") -> list[Strip]:
+                span_s: float = SPAN_S, title: str = "") -> tuple[Strip, ...]:
     """What came in at the left, what went out at the right, each with its scale.
 
     Args:
@@ -121,8 +123,8 @@ def chart_lines(history: TrafficHistory, width: int, rows: int, *, now_ms: int, 
     half = (width - 2) // 2
     sides = [_side(name, rates, history, half, rows, now_ms, bits, glyphs, at_ms, span_s, title)
              for name, rates in zip(names, (history.into, history.out_of), strict=True)]
-    return [Strip([Segment(" "), *left, Segment(" "), *right]).adjust_cell_length(width)
-            for left, right in zip(*sides, strict=True)]
+    return tuple(Strip([Segment(" "), *left, Segment(" "), *right]).adjust_cell_length(width)
+                 for left, right in zip(*sides, strict=True))
 
 
 def _side(name: str, rates: Sequence[float], history: TrafficHistory, width: int, rows: int, now_ms: int, bits: bool,

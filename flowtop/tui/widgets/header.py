@@ -122,12 +122,12 @@ class Header(SteadyLines):
             at += len(text) + 1
 
 
-def _chart(view: HeaderView, width: int, glyphs: Glyphs) -> list[Strip]:
+def _chart(view: HeaderView, width: int, glyphs: Glyphs) -> tuple[Strip, ...]:
     page = view.page
     if not view.rows:
-        return []
+        return ()
     if page is None:
-        return [Strip.blank(width)] * view.rows
+        return (Strip.blank(width),) * view.rows
     now, listed = page.present or page, bool(page.listed_history.ends_ms)
     return chart_lines(page.listed_history if listed else now.history, width, view.rows, now_ms=now.unix_ms,
                        bits=view.bits, glyphs=glyphs, at_ms=page.unix_ms if page.past else None,

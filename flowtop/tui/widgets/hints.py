@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from textual.strip import Strip
 
@@ -66,6 +67,7 @@ NOTHING = Situation()
 """There are no rows."""
 
 
+@lru_cache(maxsize=4)
 def key_hints(width: int, hints: Hints = (), situation: Situation = NOTHING) -> Strip:
     """A line of hints, `width` cells wide.
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import frames as f
+from tests.prepared import Flowtop, run_flowtop
 from tests.unit.capture.files import writers as w
 from tests.unit.export.flows import until
 
 T = 1_700_000_000 * w.SECOND
-FLOWTOP = [sys.executable, "-m", "flowtop", "-b", "-o", "none"]
+BATCH = ["-b", "-o", "none"]
 
 
 def capture(flows: int) -> bytes:
@@ -48,8 +49,8 @@ def test_datagrams_to_a_port_where_nobody_listens_are_counted_as_the_kernel_coun
     """Nothing else is sent in the namespace: its counters are about these datagrams."""
     path = tmp_path / "x.pcap"
     path.write_bytes(capture(300))
-    done = subprocess.run(["unshare", "--net", "sh", "-c", NOBODY_LISTENS, "sh", *FLOWTOP, "-r", path, "-e", url],
-                          capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["unshare", "--net", "sh", "-c", NOBODY_LISTENS, "sh", sys.executable, "-m", "flowtop",
+                           *BATCH, "-r", path, "-e", url], capture_output=True, timeout=60, check=False)
     names, values = (line.split()[1:] for line in done.stdout.decode().splitlines() if line.startswith("Udp:"))
     refused = int(dict(zip(names, values, strict=True))["NoPorts"])
     refused += int(re.search(rb"Udp6NoPorts\s+(\d+)", done.stdout)[1])  # type: ignore[index]
@@ -66,9 +67,8 @@ def test_what_the_reader_of_a_pipe_left_in_it_is_not_sent(tmp_path: Path, octets
     path = tmp_path / "x.pcap"
     path.write_bytes(capture(400))
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    with subprocess.Popen([*FLOWTOP, "-r", path, "-e", f"jsonl:{tmp_path}/pipe", "--export-timeout", "4.5",
-                           "--allow-special"],
-                          stderr=subprocess.PIPE) as process:
+    with Flowtop(*BATCH, "-r", path, "-e", f"jsonl:{tmp_path}/pipe", "--export-timeout", "4.5", "--allow-special",
+                 stderr=subprocess.PIPE) as process:
         read = b""
 
         def enough() -> bool:
@@ -98,20 +98,20 @@ def test_what_a_killed_run_had_begun_to_send_from_its_spool_may_arrive_twice_and
     with socket.socket() as placeholder:  # bound, not listening: nobody answers
         placeholder.bind(("127.0.0.1", 0))
         url = f"ipfix+tcp://127.0.0.1:{placeholder.getsockname()[1]}?reconnect=100ms"
-        words = [*FLOWTOP, "-e", url, "--state-directory", state, "--export-timeout", "1"]
-        done = subprocess.run([*words, "-r", path], capture_output=True, timeout=60, check=False)
+        words = [*BATCH, "-e", url, "--state-directory", state, "--export-timeout", "1"]
+        done = run_flowtop(*words, "-r", path)
         assert f"{flows} spooled for the next run" in last_line(done.stderr)
         placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # it gets the first messages, not all
         placeholder.listen()
         placeholder.settimeout(60)
-        with subprocess.Popen([*words, "-r", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as killed:
+        with Flowtop(*words, "-r", "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE) as killed:
             connection, _ = placeholder.accept()
             with connection:
                 assert connection.recv(2048, socket.MSG_WAITALL)
                 killed.send_signal(signal.SIGKILL)
                 killed.communicate()
-        with subprocess.Popen([*words, "-r", "-", "--export-timeout", "20"], stdin=subprocess.PIPE,
-                              stderr=subprocess.PIPE) as last:
+        with Flowtop(*words, "-r", "-", "--export-timeout", "20", stdin=subprocess.PIPE,
+                     stderr=subprocess.PIPE) as last:
             connection, _ = placeholder.accept()
             with connection:
                 assert last.stdin is not None

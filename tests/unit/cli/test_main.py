@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from flowtop import __version__
+from tests.prepared import run_flowtop
 
 
 def flowtop(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "flowtop", *arguments], capture_output=True, text=True, timeout=60,
-                          stdin=subprocess.DEVNULL, env=os.environ | (env or {}), check=False)
+    return run_flowtop(*arguments, text=True, env=os.environ | (env or {}))
 
 
 def assert_two_lines(done: subprocess.CompletedProcess[str], status: int, message: str, hint: str) -> None:

@@ -26,6 +26,7 @@ from flowtop.export.exporter import Exporter
 from flowtop.export.exports import Exports
 from flowtop.model.record import FlowBatch, SourceState
 from tests.kernel import frames as f
+from tests.prepared import Flowtop, run_flowtop
 from tests.unit.capture.files import writers as w
 from tests.unit.capture.files.test_damage import ipfix_file
 from tests.unit.cli.command_line import options
@@ -40,8 +41,7 @@ CAPTURE = w.pcap([
 
 
 def run(*options: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "flowtop", "-b", *options], input=given, capture_output=True,
-                          timeout=60, check=False)
+    return run_flowtop("-b", *options, input=given)
 
 
 def rounds(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
@@ -239,8 +239,7 @@ def await_open(process: subprocess.Popen[bytes], path: Path) -> None:
 def test_a_named_pipe_that_nobody_writes_to_can_be_left(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    running = subprocess.Popen([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(path)],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = Flowtop("-b", "-o", "json", "-r", path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     await_open(running, path)
     running.terminate()
     output, errors = running.communicate(timeout=60)
@@ -251,8 +250,7 @@ def test_a_named_pipe_that_nobody_writes_to_can_be_left(tmp_path: Path) -> None:
 def test_a_named_pipe_is_read_from_its_first_writer_on(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    running = subprocess.Popen([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(path)],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = Flowtop("-b", "-o", "json", "-r", path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     await_open(running, path)
     path.write_bytes(CAPTURE)
     output, errors = running.communicate(timeout=60)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from flowtop.cli.streams import complain
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.cli import refused
@@ -212,3 +213,12 @@ def test_exports_go_on_when_the_terminal_of_the_run_is_gone(capture: Path) -> No
 
 def test_two_exports_write_one_device(capture: Path) -> None:
     run([*FLOWTOP, "-b", "-o", "none", "-r", capture, "-e", "jsonl:/dev/null", "-e", "csv:/dev/null"], status=0)
+
+
+@pytest.mark.parametrize(("name", "shown"), [
+    ("a\x1b]0;title\x07b", r"a\x1b]0;title\x07b"), ("a\x9b2Jb", r"a\x9b2Jb"), ("a\rb\x7f", r"a\rb\x7f"),
+    ("a\u202eb", r"a\u202eb"), ("größe 大 é", "größe 大 é"), ("os\udcff", r"os\udcff")])
+def test_a_message_does_not_control_the_terminal(capfd: pytest.CaptureFixture[str], name: str, shown: str) -> None:
+    """A file of `-r *` may have been named by somebody else."""
+    complain("flowtop", f"cannot read {name}", f"the hint of {name}")
+    assert capfd.readouterr().err == f"flowtop: cannot read {shown}\nhint: the hint of {shown}\n"

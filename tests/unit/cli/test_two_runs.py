@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import frames as f
+from tests.prepared import Flowtop
 from tests.unit.capture.files import writers as w
 from tests.unit.export.flows import until
 
@@ -26,8 +27,8 @@ CAPTURE = w.pcap([(T + port, f.ethernet(f.IPV4, f.ipv4(f.udp(port, 53, bytes(20)
 @contextmanager
 def run(*options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A run that reads a capture from a pipe and has written it when the pipe is closed; killed in the end."""
-    with subprocess.Popen([sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", "-", *options],
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with Flowtop("-b", "-o", "none", "-r", "-", *options,
+                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             yield process
         finally:
@@ -93,9 +94,8 @@ def test_a_killed_run_leaves_nothing_that_locks_the_file(tmp_path: Path) -> None
 def test_runs_that_begin_at_once_say_what_each_of_them_did_not_write(tmp_path: Path, count: int) -> None:
     """Whichever is first: the records in the file are those that a run calls sent."""
     path = tmp_path / "x.jsonl"
-    processes = [subprocess.Popen([sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", "-", "-e",
-                                   f"jsonl:{path}", "--export-timeout", "0.1"],
-                                  stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(count)]
+    processes = [Flowtop("-b", "-o", "none", "-r", "-", "-e", f"jsonl:{path}", "--export-timeout", "0.1",
+                         stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(count)]
     results = [ended(process) for process in processes]
     said = 0
     for status, lines in results:

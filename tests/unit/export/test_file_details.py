@@ -6,8 +6,6 @@ import hashlib
 import ipaddress
 import json
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from flowtop.export.statistics import GivenUp, MeteringFacts
 from flowtop.export.transports.files import FileTransport, IpfixFile, own_address
 from flowtop.export.url import parse_export_url
 from flowtop.text.lookups import Lookups
+from tests.prepared import run_flowtop
 from tests.unit.capture.collector.exports import FLOW, flow, ipfix, set_of, template
 from tests.unit.export.flows import flows
 
@@ -199,8 +198,7 @@ def test_a_message_that_was_changed_is_told(tmp_path: Path) -> None:
     table = flowtop.read(path)
     assert table.collecting is not None and table.collecting.wrong_checksums == 1
     assert table.fault is not None and "1 messages with a wrong checksum" in table.fault.message
-    done = subprocess.run([sys.executable, "-m", "flowtop.cli.dump", "-o", "json", path], capture_output=True,
-                          check=False)
+    done = run_flowtop("-o", "json", path, module="flowtop.cli.dump")
     found = [json.loads(line)["refused"] for line in done.stdout.splitlines()]
     assert done.returncode == 65 and len(found) == count
     assert [one for one in found if one] == [["the checksum in this message is not its own"]]

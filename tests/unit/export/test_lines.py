@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from flowtop.export.url import parse_export_url
 from flowtop.fields.records import plain_records
 from flowtop.process import agent
 from flowtop.text.lookups import NO_LOOKUPS
+from tests.prepared import run_flowtop
 from tests.unit.cli.test_reading import CAPTURE
 from tests.unit.export.flows import PATIENCE_S, flows, until
 
@@ -137,9 +136,9 @@ def test_what_is_not_valid(url: str) -> None:
 def test_the_command_sends_the_lines_of_a_file(kind: str, tmp_path: Path) -> None:
     (tmp_path / "x.pcap").write_bytes(CAPTURE)
     with Lines(socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM, "127.0.0.1") as collector:
-        subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", tmp_path / "x.pcap", "-e",
-                        f"jsonl+{kind}://127.0.0.1:{collector.port}", "-e", f"jsonl:{tmp_path}/x.jsonl"], check=True,
-                       capture_output=True, timeout=60)
+        done = run_flowtop("-b", "-o", "none", "-r", tmp_path / "x.pcap", "-e",
+                           f"jsonl+{kind}://127.0.0.1:{collector.port}", "-e", f"jsonl:{tmp_path}/x.jsonl")
+        assert done.returncode == 0, done.stderr
         expected = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
         until(lambda: len(collector.records()) == len(expected), lambda: collector.parts)
     assert collector.records() == expected

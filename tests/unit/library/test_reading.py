@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import flowtop
+from tests.prepared import run_flowtop
 from tests.unit.capture.collector.exports import FLOW, flow, ipfix, set_of, template
 from tests.unit.capture.files.writers import SECOND, enhanced, interface, pcap, section
 from tests.unit.library.captures import CLIENT, FLOWS, PACKETS, SERVER, START_S, TRACE, udp
@@ -92,8 +93,7 @@ def without_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     (["-B"], "biflows", {"biflow": True}),
 ])
 def test_dicts_are_those_of_json_output(trace: Path, options: list[str], kind: str, query: dict[str, Any]) -> None:
-    run = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", trace, "-s", "bytes", *options],
-                         capture_output=True, check=True)
+    run = run_flowtop("-b", "-o", "json", "-r", trace, "-s", "bytes", *options)
     rows = flowtop.read(trace).query(**query).as_dicts()
     assert without_numbers(rows) == without_numbers(json.loads(run.stdout)[kind])
     assert rows

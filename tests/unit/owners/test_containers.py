@@ -89,9 +89,20 @@ def test_where_the_runtime_uses_the_hierarchies_of_v1_these_count() -> None:
     assert place_in("rubbish\n:\n0:\n") == ("", None)
 
 
+USER = 1000 if os.geteuid() == 0 else os.geteuid()
+HOME = f"home/user{USER}"
+
+
+def give(path: Path) -> None:
+    """To whom its home directory belongs; only root can, and for others it is theirs."""
+    if HOME in str(path) and os.geteuid() == 0:
+        os.chown(path, USER, USER)
+
+
 def write(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
+    give(path)
 
 
 def read(root: Path, place: Place) -> Container:
@@ -116,9 +127,9 @@ def test_docker(tmp_path: Path, directory: str) -> None:
 
 
 def test_docker_of_a_user(tmp_path: Path) -> None:
-    write(tmp_path / "home/user1000/.local/share/docker/containers" / ID / "config.v2.json", DOCKER)
-    assert read(tmp_path, Place(ID, "docker", uid=1000)).name == "web"
-    assert read(tmp_path, Place(ID, "docker", uid=1001)).name == ""
+    write(tmp_path / HOME / ".local/share/docker/containers" / ID / "config.v2.json", DOCKER)
+    assert read(tmp_path, Place(ID, "docker", uid=USER)).name == "web"
+    assert read(tmp_path, Place(ID, "docker", uid=USER + 1)).name == ""
 
 
 def test_a_pod_of_docker(tmp_path: Path) -> None:
@@ -138,7 +149,7 @@ STORED = [
 
 @pytest.mark.parametrize("name", ["containers.json", "volatile-containers.json"])
 @pytest.mark.parametrize(("directory", "uid"), [
-    ("var/lib/containers/storage", 0), ("home/user7/.local/share/containers/storage", 7),
+    ("var/lib/containers/storage", 0), (f"{HOME}/.local/share/containers/storage", USER),
     ("run/containers/storage", 0)])
 def test_podman(tmp_path: Path, directory: str, uid: int, name: str) -> None:
     write(tmp_path / directory / "overlay-containers" / name, STORED)
@@ -159,10 +170,11 @@ def podman_database(path: Path, *statements: str, mode: str = "DELETE") -> None:
         database.execute(f"PRAGMA journal_mode = {mode}")
         for statement in statements:
             database.executescript(statement)
+    give(path)
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-@pytest.mark.parametrize(("uid", "directory"), [(0, "var/lib"), (7, "home/user7/.local/share")])
+@pytest.mark.parametrize(("uid", "directory"), [(0, "var/lib"), (USER, f"{HOME}/.local/share")])
 def test_a_pod_of_podman(tmp_path: Path, uid: int, directory: str, mode: str) -> None:
     """Older versions of Podman have set WAL."""
     configuration = json.dumps({"rootfsImageName": "docker.io/library/nginx:1.27", "pod": OTHER})
@@ -281,15 +293,32 @@ def test_broken_files_give_no_names_and_do_no_harm(tmp_path: Path, content: str)
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     """A user may put anything where their containers' files are: a pipe that nobody writes to would be waited for."""
-    state = tmp_path / "home/user7/.local/share/docker/containers" / ID
+    state = tmp_path / HOME / ".local/share/docker/containers" / ID
     state.mkdir(parents=True)
     os.mkfifo(state / "config.v2.json")
-    found, faults = ContainerFiles(tmp_path, lambda uid: f"/home/user{uid}").read(Place(ID, "docker", uid=7))
+    found, faults = ContainerFiles(tmp_path, lambda uid: f"/home/user{uid}").read(Place(ID, "docker", uid=USER))
     assert (found, faults) == (Container(ID), (f"{state / 'config.v2.json'}: not a regular file",))
     (state / "config.v2.json").unlink()
     (state / "config.v2.json").symlink_to("/dev/zero")
-    found, faults = ContainerFiles(tmp_path, lambda uid: f"/home/user{uid}").read(Place(ID, "docker", uid=7))
+    found, faults = ContainerFiles(tmp_path, lambda uid: f"/home/user{uid}").read(Place(ID, "docker", uid=USER))
     assert (found, faults) == (Container(ID), (f"{state / 'config.v2.json'}: not a regular file",))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can read what is another user's")
+def test_a_link_of_a_user_to_a_file_of_another_is_not_read(tmp_path: Path) -> None:
+    """Root reads there: what the link leads to may be nobody else's business."""
+    for name in ("config.v2.json", "db.sql"):
+        (tmp_path / name).touch()
+    write(tmp_path / "config.v2.json", DOCKER)
+    state = tmp_path / HOME / ".local/share/docker/containers" / ID
+    state.mkdir(parents=True)
+    (state / "config.v2.json").symlink_to(tmp_path / "config.v2.json")
+    storage = tmp_path / HOME / ".local/share/containers/storage"
+    storage.mkdir(parents=True)
+    (storage / "db.sql").symlink_to(tmp_path / "db.sql")
+    for runtime, file in (("docker", state / "config.v2.json"), ("libpod", storage / "db.sql")):
+        found, faults = ContainerFiles(tmp_path, lambda uid: f"/home/user{uid}").read(Place(ID, runtime, uid=USER))
+        assert found == Container(ID) and faults == (f"{file}: not user {USER}'s",)
 
 
 def test_a_file_that_is_too_large_is_said(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from flowtop.files import put_aside, put_back
 from flowtop.filters.filter import compile_filter
 from flowtop.recording.recorder import Recorder, RecordingLimits
 from tests.kernel import frames as f
+from tests.prepared import run_flowtop
 from tests.unit.capture.files import writers as w
 from tests.unit.packets import EVERYTHING, blocks, packets, write_packets
 
@@ -42,8 +43,11 @@ def source(tmp_path: Path) -> Path:
 
 def run(*options: str, environment: dict[str, str] | None = None, before: Callable[[], None] | None = None,
         ) -> subprocess.CompletedProcess[bytes]:
+    environment = os.environ | (environment or {})
+    if before is None:
+        return run_flowtop(*options, env=environment)
     return subprocess.run([sys.executable, "-m", "flowtop", *options], capture_output=True, timeout=60, check=False,
-                          env=os.environ | (environment or {}), preexec_fn=before)
+                          env=environment, preexec_fn=before)
 
 
 def test_every_packet_of_a_flow_is_written_as_it_was_and_what_is_in_no_flow_is_not(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from flowtop.text.csv_lines import CsvLines
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "=HYPERLINK(\"http://x/\")", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)",
-                                  "\t=1", "\r=1", "＝1+1"])
+                                  "\ta", "\ra", "\na", "＝1+1"])
 def test_what_a_spreadsheet_would_run_is_text(cell: str) -> None:
     lines = CsvLines(("name", "octets"))
     [row] = csv.DictReader(io.StringIO(lines.header() + lines.line({"name": cell, "octets": -5}), newline=""))
@@ -29,5 +30,13 @@ def test_other_texts_are_as_they_are(cell: str) -> None:
 def test_no_cell_begins_like_a_formula_and_none_is_lost(cells: list[str]) -> None:
     text = CsvLines(("a", "b")).line(dict(zip("ab", cells, strict=True)))
     [row] = csv.reader(io.StringIO(text, newline=""))
-    assert [cell if plain == cell else cell.removeprefix("'") for cell, plain in zip(row, cells, strict=True)] == cells
+    assert [cell.replace("'", "") for cell in row] == [cell.replace("'", "") for cell in cells], "nothing else is added"
     assert not any(cell[:1] in "=@\t\r" for cell in row if cell)
+
+
+@pytest.mark.parametrize("cell", ["x;=cmd|'/C calc'!A0;y", "x\t@SUM(1)", "x\n+1+cmd|' /C calc'!A0", "a\r-2+3", ";＝1"])
+def test_nor_where_semicolons_separate_and_quotes_that_follow_no_separator_are_letters(cell: str) -> None:
+    """As spreadsheets read the same file where decimals have commas."""
+    line = CsvLines(["first", "name"]).line({"first": "1", "name": cell})
+    cells = re.split("[;\t\r\n]", line)
+    assert len(cells) > 2 and not any(each.startswith(tuple("=+-@＝")) for each in cells), cells

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flowtop.text.shell import for_shell, from_shell
 
 HOSTILE = ("process '$(touch pwned)'", "name `id`", "(tcp and port 80) or udp", "host 2001:db8::1 and [::1]:80", "a; b",
-           "rate > 1M", "process 'it''s'", "name *", "~root", "a\\b", "!x")
+           "rate > 1M", "process 'it''s'", "name *", "~root", "a\\b", "!x", "tcp\necho pwned")
 
 
 def words_in_a_shell(text: str) -> str:

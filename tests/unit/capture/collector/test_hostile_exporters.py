@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flowtop.capture.collector import process as process_module
-from flowtop.capture.collector.budgets import STRANGERS_BURST, Budgets
+from flowtop.capture.collector.budgets import NEWS, Budgets
 from flowtop.capture.collector.capture import collected_batch
 from flowtop.capture.collector.credit import A_SECOND, ALL_BURST, BURST, MOST, Credit
+from flowtop.capture.collector.points import MAX_NEW, NEW_A_SECOND, OTHERS
 from flowtop.capture.collector.process import TEMPLATE_LIFE_S, CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.capture.collector.shares import Shares
+from flowtop.capture.collector.work import excess
 from flowtop.model.exporters import CollectingStatistics, collecting_record, faults
 from flowtop.wire.ipfix_decoder import decode_message
 from flowtop.wire.template_store import TemplateStore
@@ -33,7 +36,7 @@ BUDGET = 100
 @pytest.fixture
 def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small budget."""
-    monkeypatch.setattr("flowtop.capture.collector.budgets.BURST", BUDGET)
+    monkeypatch.setattr("flowtop.capture.collector.process.NEWS", NEWS._replace(burst=BUDGET))
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def hit(process: CollectingProcess, attack: Iterator[Datagram], between: Callabl
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("name", "counter"), [
-    ("templates_2000", "evicted_templates"), ("redefinitions", ""), ("redefined_data", "dropped_records"),
+    ("templates_2000", "evicted_templates"), ("redefinitions", ""), ("layouts", "dropped_records"),
     ("engines", "evicted_state"), ("domains", "evicted_templates"), ("agents", "evicted_state"),
     ("ports", "evicted_sessions"), ("addresses", "evicted_sessions"), ("interfaces", "evicted_state"),
     ("samplers", "evicted_state"), ("changing_sampler", ""), ("held", "dropped_sets"), ("many_fields", "skipped"),
@@ -257,7 +260,7 @@ def test_names_and_agents_beyond_the_budget_are_counted() -> None:
 
 def test_strangers_share_a_budget_and_known_exporters_do_not() -> None:
     budgets = Budgets()
-    for number in range(STRANGERS_BURST):
+    for number in range(NEWS.strangers_burst):
         assert not budgets.is_spent(f"10.0.{number}", stranger=True, now_s=0.0)
         budgets.spend(f"10.0.{number}", stranger=True, now_s=0.0)
     assert budgets.is_spent("10.9.9.9", stranger=True, now_s=0.0)
@@ -271,3 +274,70 @@ def test_files_have_no_budget() -> None:
     for number in range(2 * BUDGET):
         process.receive(ipfix(template(256, (*FLOW, (210, 1 + number % 2)))), VICTIM, NOW_S)
     assert not process.statistics().refused and not process.statistics().skipped
+
+
+VALUES = template(400, tuple((1_000 + number % 7, 65_535) for number in range(300)))
+DENSE = {
+    "empty values": (VALUES, ipfix(set_of(400, bytes(1_400)))),
+    "sets": (b"", ipfix(*(set_of(256, b"") for _ in range(340)))),
+    "sets without Template": (b"", ipfix(*(set_of(999, b"x") for _ in range(270)))),
+    "short records": (template(401, ((4, 1),)), ipfix(set_of(401, bytes(1_400)))),
+    "short options": (template(402, ((302, 1), (34, 1)), scope=1), ipfix(set_of(402, b"\1\5" * 690))),
+    "one-field Templates": (b"", ipfix(*(template(500 + number, ((8, 4),)) for number in range(110)))),
+    "messages": (b"", ipfix() * 80),
+    "a length that leads nowhere": (b"", ipfix(set_of(256, flow(1)), struct.pack(">HH", 256, 2_000) + bytes(1_300))),
+}
+"""What announces it, and an Ethernet frame of much work."""
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_messages_of_much_work_have_a_budget(kind: str) -> None:
+    process, session = CollectingProcess(), Session(1, "192.0.2.66", True)
+    announced, dense = DENSE[kind]
+    process.receive(ipfix(template(256, FLOW), *([announced] if announced else [])), session, NOW_S)
+    taken = sum(process.receive(dense, session, NOW_S) for _ in range(2_000))
+    assert 5 < taken < 1_000, "an Ethernet frame or some of them may be so, but not all"
+    assert dict(process.statistics().refused) == {"bound": 2_000 - taken}
+    records = process.statistics().records
+    for number in range(50):  # what is no more work than its length is still taken, and others are not concerned
+        assert process.receive(ipfix(set_of(256, flow(number))), session, NOW_S)
+    assert process.statistics().records == records + 50
+    assert process.receive(ipfix(template(256, FLOW), *([announced] if announced else [])), VICTIM, NOW_S)
+    assert process.receive(dense, VICTIM, NOW_S)
+    assert process.receive(dense, session, NOW_S + 5), "later, it may again"
+
+
+def test_what_exporters_send_is_no_more_work_than_its_length() -> None:
+    """Datagrams of an Ethernet's size: full of flows of 25 octets and more, of long strings, of a table of names."""
+    short = template(256, ((8, 4), (12, 4), (7, 2), (11, 2), (4, 1), (1, 4), (2, 4), (22, 4)))
+    strings = template(257, (*FLOW, *((460 + number, 65_535) for number in range(10)), (96, 65_535)))
+    names = template(258, ((10, 4), (82, 16)), scope=1)
+    record = flow(1) + b"".join(bytes([length]) + bytes(length) for length in (0, 11, 0, 0, 40, 0, 3, 0, 24, 0, 9))
+    sets = (short, set_of(256, bytes(25 * 56)), strings, set_of(257, record * 9), names, set_of(258, bytes(20 * 16)))
+    store = TemplateStore()
+    messages = [decode_message(ipfix(each), store, session=0, datagram=True) for each in sets]
+    assert [message.record_count for message in messages] == [0, 56, 0, 9, 0, 16]
+    assert [excess(message, len(ipfix(each))) for message, each in zip(messages, sets, strict=True)] == [0] * 6
+    fields = DENSE["empty values"][1]
+    decode_message(ipfix(VALUES), store, session=0, datagram=True)
+    dense = decode_message(fields, store, session=0, datagram=True, strict=False)
+    assert excess(dense, len(fields)) == 8 + 4 * 304 - len(fields) // 4 - 32
+
+
+def test_new_interfaces_have_a_budget_of_time() -> None:
+    process = CollectingProcess()
+    process.receive(ipfix(template(256, FLOW)), VICTIM, NOW_S)
+
+    def numbered(first: int, number: int, later_s: float) -> int:
+        for start in range(first, first + number, 20):
+            process.receive(ipfix(set_of(256, b"".join(flow(each, interface=each) for each in range(
+                start, start + 20)))), VICTIM, NOW_S + later_s)
+        keys, _, _ = process.drain()
+        return int(np.count_nonzero(keys["ifindex"] != OTHERS))
+
+    assert numbered(1, 5_000, 0) == MAX_NEW
+    assert numbered(10_001, 5_000, 1) == NEW_A_SECOND
+    assert numbered(20_001, 5_000, 3) == 2 * NEW_A_SECOND
+    assert numbered(1, 4_000, 3) == 4_000, "old ones are free"
+    assert numbered(30_001, 5_000, 60) == MAX_NEW
+    assert process.statistics().evicted_state == 4 * 5_000 - 2 * MAX_NEW - 3 * NEW_A_SECOND

@@ -381,3 +381,21 @@ def test_flows_that_differ_in_their_vni_only_are_different_flows(version: int) -
     keys, counters, _ = process.drain()
     assert {(int(key["tunnel"]), int(key["tunnel_id"])): int(packets)
             for key, packets in zip(keys, counters["packets"], strict=True)} == {(4, 100): 5, (4, 200): 2, (4, 300): 8}
+
+
+def test_templates_that_differ_in_lengths_and_padding_are_read_together() -> None:
+    process = CollectingProcess()
+    for place in range(64):
+        lengths = 1 + place % 8, 1 + place // 8, 2 + place % 3
+        fields = ((8, 4), (12, 4), (1, lengths[0]), (210, 1 + place), (2, lengths[1]), (10, lengths[2]), (999, 3))
+        record = b"".join((b"\x0a\0\0\1", bytes((10, 1, 0, place)), (place + 1).to_bytes(lengths[0], "big"),
+                           bytes([255]) * (1 + place), (2 * place + 1).to_bytes(lengths[1], "big"),
+                           (7).to_bytes(lengths[2], "big"), b"\1\2\3"))
+        process.receive(ipfix(template(256 + place % 2, fields), set_of(256 + place % 2, record)),
+                        Session(1, "192.0.2.1", True), NOW_S)
+    assert list(map(len, process._layouts.values())) == [2], "one of each id"
+    keys, counters, _ = process.drain()
+    found = {bytes(key["destination_address"])[3]: (int(count["octets"]), int(count["packets"]))
+             for key, count in zip(keys, counters, strict=True)}
+    assert found == {place: (place + 1, 2 * place + 1) for place in range(64)}
+    assert {process.points.interfaces()[number] for number in keys["ifindex"].tolist()} == {"192.0.2.1/7 if7"}

@@ -18,6 +18,7 @@ import flowtop
 from flowtop.cli.sources import FileSource, choose_source
 from flowtop.errors import FlowtopError
 from tests.kernel import frames as f
+from tests.prepared import run_flowtop
 from tests.unit.capture.collector import test_sflow as sflow
 from tests.unit.capture.collector.exports import FLOW, flow, ipfix, set_of, template
 from tests.unit.capture.files import writers as w
@@ -287,7 +288,7 @@ def test_old_sflow_is_refused_and_not_overlooked(version: int, kind: int, tmp_pa
     octets = struct.pack(">II", version, kind) + bytes(4 if kind == 1 else 16) + struct.pack(">III", 1, 1000, 0)
     path = capture(tmp_path / "x", [sent(octets, port=6343)] * 3)
     assert round_of(path, status=65)["collecting"]["refused"] == {"version": 3}
-    done = subprocess.run([sys.executable, "-m", "flowtop.cli.dump", path], capture_output=True, check=False)
+    done = run_flowtop(path, module="flowtop.cli.dump")
     assert done.returncode == 65 and done.stdout.count(f"sFlow version {version} is not read".encode()) == 3
 
 

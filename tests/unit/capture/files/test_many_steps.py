@@ -55,8 +55,8 @@ def path(tmp_path: Path) -> Path:
 class Outcome:
     """What a table holds and has told at the end of a file."""
 
-    def __init__(self, path: Path, config: TableConfig) -> None:
-        capture, table = FileCapture(FileConfig(str(path), None)), FlowTable(config)
+    def __init__(self, path: Path, config: TableConfig, **ticks: Any) -> None:
+        capture, table = FileCapture(FileConfig(str(path), **({"tick_s": None} | ticks))), FlowTable(config)
         capture.open(lambda _: None)
         told: list[FlowRecords] = []
         self.batches, ended = 0, False
@@ -65,6 +65,8 @@ class Outcome:
             assert batch.source is not None
             told.append(table.accumulate(batch))
             ended = batch.source.ended
+            if batch.source.closes_tick and not ended:
+                told.append(table.close_tick())
             self.batches += 1
         self.ignored_packets = int(batch.observations["ignored_packets"].sum())
         told += [table.accumulate(capture.close()), table.close_tick()]
@@ -316,3 +318,23 @@ def test_exports_are_told_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) 
     idle = other[other["end_reason"] == EndReason.IDLE_TIMEOUT]
     steps_to_end = -(-(idle["end_ms"].astype(np.int64) - T // MS + 15_000) // 2000)
     assert (np.diff(steps_to_end) >= 0).all() and steps_to_end[-1] > 200
+
+
+@pytest.mark.parametrize("tick_s", [1.0, 3.0])
+def test_ticks_that_nobody_looks_at_are_combined_where_packets_are_rare(path: Path, tick_s: float) -> None:
+    """A packet a day, with a second one shortly after some of them, and then some within seconds."""
+    times_s = [day * 86_400 + extra for day in range(60) for extra in ((0, 0.4, 20) if day % 7 == 3 else (0,))]
+    times_s += [times_s[-1] + after for after in (500, 501, 501.2, 504, 540, 590, 602)]
+    path.write_bytes(w.pcap([(T + round(at * 1_000) * MS, udp(number % 5, 20 + number % 90))
+                             for number, at in enumerate(times_s)]))
+    config = TableConfig(least_tick_s=tick_s)
+    each, combined = (Outcome(path, config, tick_s=tick_s, every_tick=every) for every in (True, False))
+    assert each.batches > 130 and combined.batches < 25
+    assert combined.records == each.records and sum(combined.records.values()) > 60
+    assert combined.books == each.books
+
+
+def test_ticks_with_packets_are_not_combined(path: Path) -> None:
+    path.write_bytes(w.pcap([(T + second * 30_000 * MS, udp(second % 5)) for second in range(60)]))
+    each, other = (Outcome(path, TableConfig(), tick_s=1.0, every_tick=every) for every in (True, False))
+    assert other.batches == each.batches and other.books == each.books
