@@ -10,6 +10,7 @@ import numpy as np
 from flowtop.metering.key_index import Slots
 from flowtop.metering.store import FlowStore
 from flowtop.model.kinds import TCP_CLOSING_BITS, EndReason
+from flowtop.native.expiry import due_flows
 
 _CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 
@@ -28,6 +29,10 @@ def due(store: FlowStore, now_ns: int, timeouts: Timeouts) -> list[tuple[EndReas
     A flow with FIN or RST ends by END_OF_FLOW after end_ns without a packet, others by IDLE_TIMEOUT. A flow that
     continues is due active_ns after its first packet or its last record.
     """
+    if store.native is not None:
+        ended, timed_out, long = due_flows(store.native, store, now_ns - timeouts.end_ns, now_ns - timeouts.idle_ns,
+                                           now_ns - timeouts.active_ns, int(_CLOSING_BITS))
+        return _some(ended, timed_out, long)
     live = store.live
     last_ns = store.last_ns[:store.top]
     quiet = live & (last_ns <= now_ns - min(timeouts.end_ns, timeouts.idle_ns))
@@ -39,6 +44,10 @@ def due(store: FlowStore, now_ns: int, timeouts: Timeouts) -> list[tuple[EndReas
     live[ended] = False
     live[timed_out] = False
     long = np.flatnonzero(live & (store.reported_ns[:store.top] <= now_ns - timeouts.active_ns))
+    return _some(ended, timed_out, long)
+
+
+def _some(ended: Slots, timed_out: Slots, long: Slots) -> list[tuple[EndReason, Slots]]:
     due_slots = ((EndReason.END_OF_FLOW, ended), (EndReason.IDLE_TIMEOUT, timed_out), (EndReason.ACTIVE_TIMEOUT, long))
     return [(reason, slots) for reason, slots in due_slots if len(slots)]
 

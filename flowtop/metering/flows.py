@@ -34,8 +34,8 @@ from flowtop.model.record import (
     joined,
 )
 from flowtop.model.reported import REPORTED, rows_of
-from flowtop.native import library
 from flowtop.native.entries import MERGED, add_entries
+from flowtop.native.records import Mixed, make_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,9 @@ class TableConfig:
     dedupe: Literal["mark", "drop", "off"] = "mark"
 
 
-_COPIED = ("flow_id", "record_bits", *CARRIED, "tcp_control_bits", "packet_total", "octet_total")
-_OF_TCP = ("rtt_us", "retransmitted", "out_of_order", "congestion_window")
+_COPIED = ("flow_id", "record_bits", *CARRIED, "tcp_control_bits", "packet_total", "octet_total", "peer_name", "rtt_us",
+           "retransmitted", "out_of_order", "congestion_window")
+_SELDOM_COPIED = SELDOM | {"peer_name"}
 COUNTS_OF_TCP = ("retransmitted", "out_of_order")
 """Those that grow: records have `*_delta`, too."""
 _TIMES_OF_TCP = ("syn", "fin", "rst")
@@ -129,31 +130,44 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
         unix_offset_ns: as in FlowBatch.
     """
     records = np.zeros(len(slots), REPORTED_RECORD_DTYPE if store.collected else FLOW_RECORD_DTYPE)
-    keys = store.key_words.take(slots, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array is 20 times slower
-    for name in FLOW_KEY_DTYPE.names or ():
-        records[name] = keys[name]
-    for name in _COPIED:
-        values = getattr(store, name)[slots]
-        if name not in SELDOM or values.any():
-            records[name] = values
-    peer_names = store.peer_name[slots]
-    if peer_names.any():
-        records["peer_name"] = peer_names
+    mixed = _fill(records, store, slots, reason, now_ns, unix_offset_ns) if store.native is None else make_records(
+        store.native, store, slots, records, _COPIED, reason, now_ns, unix_offset_ns)
+    _report_tcp(records, store, slots, unix_offset_ns)
     if store.collected:
         records["flow_count"] = store.flow_count[slots] - store.flow_count_reported[slots]
         store.flow_count_reported[slots] = store.flow_count[slots]
-    records["end_reason"] = reason
-    records["packet_delta"] = store.packet_total[slots] - store.packet_reported[slots]
-    records["octet_delta"] = store.octet_total[slots] - store.octet_reported[slots]
-    records["start_ms"] = (store.first_ns[slots] + unix_offset_ns) // 1_000_000
-    records["end_ms"] = (store.last_ns[slots] + unix_offset_ns) // 1_000_000
-    _report_tcp(records, store, slots, unix_offset_ns)
-    if store.collected:
         records["other_ifindex"] = store.other_ifindex[slots]
     if store.reported is not None:
         reported = rows_of(store.reported, slots)
         for name in REPORTED:
             records[name] = reported[name]
+    if not len(mixed.at):
+        return records
+    counted = chosen(records, mixed.at)
+    counted["duplicate"] = False
+    counted["packet_delta"] -= mixed.packets
+    counted["octet_delta"] -= mixed.octets
+    counted["flow_count"] = counted["retransmitted_delta"] = counted["out_of_order_delta"] = 0
+    records["packet_delta"][mixed.at] = mixed.packets
+    records["octet_delta"][mixed.at] = mixed.octets
+    return joined((records, counted))
+
+
+def _fill(records: FlowRecords, store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8,
+          unix_offset_ns: int) -> Mixed:
+    """See native.records.make_records, which does the same."""
+    keys = store.key_words.take(slots, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array is 20 times slower
+    for name in FLOW_KEY_DTYPE.names or ():
+        records[name] = keys[name]
+    for name in _COPIED:
+        values = getattr(store, name)[slots]
+        if name not in _SELDOM_COPIED or values.any():
+            records[name] = values
+    records["end_reason"] = reason
+    records["packet_delta"] = store.packet_total[slots] - store.packet_reported[slots]
+    records["octet_delta"] = store.octet_total[slots] - store.octet_reported[slots]
+    records["start_ms"] = (store.first_ns[slots] + unix_offset_ns) // 1_000_000
+    records["end_ms"] = (store.last_ns[slots] + unix_offset_ns) // 1_000_000
     duplicate_packets, duplicate_octets = store.packet_duplicate[slots], store.octet_duplicate[slots]
     duplicate = (duplicate_packets > 0) | (duplicate_octets > 0)
     empty = (records["packet_delta"] == 0) & (records["octet_delta"] == 0)
@@ -165,23 +179,14 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     store.reported_ns[slots] = now_ns
     store.record_count[slots] += np.uint32(1)
     counting = (duplicate_packets < records["packet_delta"]) | (duplicate_octets < records["octet_delta"])
-    both = duplicate & counting
-    counted = chosen(records, both)
-    counted["duplicate"] = False
-    counted["packet_delta"] -= duplicate_packets[both]
-    counted["octet_delta"] -= duplicate_octets[both]
-    counted["flow_count"] = counted["retransmitted_delta"] = counted["out_of_order_delta"] = 0
-    records["packet_delta"][both] = duplicate_packets[both]
-    records["octet_delta"][both] = duplicate_octets[both]
-    return joined((records, counted)) if len(counted) else records
+    both = np.flatnonzero(duplicate & counting)
+    return Mixed(both, duplicate_packets[both], duplicate_octets[both])
 
 
 def _report_tcp(records: FlowRecords, store: FlowStore, slots: Slots, unix_offset_ns: int) -> None:
-    """Values of TCP connections; all are zero in most flows of other protocols."""
-    for name in _OF_TCP:
-        records[name] = getattr(store, name)[slots]
+    """Deltas and times of TCP connections; all are zero in most flows of other protocols."""
     for name in COUNTS_OF_TCP:
-        counts, before = records[name], getattr(store, f"{name}_reported")
+        counts, before = getattr(store, name)[slots], getattr(store, f"{name}_reported")
         if counts.any():  # of the next connection with these ports, a socket has counted less
             records[f"{name}_delta"] = counts - np.where(counts < before[slots], np.uint32(0), before[slots])
             before[slots] = counts
@@ -256,7 +261,6 @@ class Flows:
         self.sequences = Sequences(self.store, self.index)
         self._dropping = config.dedupe == "drop"
         self._next_id = 1
-        self._native = library.loaded()
 
     @property
     def nbytes(self) -> int:
@@ -278,7 +282,7 @@ class Flows:
             missing = np.flatnonzero(slots < 0)
             if len(missing):
                 before = None if batch.conversations is None else batch.conversations[start + missing]
-                slots[missing] = self.give_birth(keys[missing], counters[missing], before, batch.names)
+                slots[missing] = self.give_birth(keys[missing], chosen(counters, missing), before, batch.names)
                 if batch.described is not None:  # as other values of CARRIED, the bits are of the first record
                     self.store.record_bits[slots[missing]] = batch.described["record_bits"][start + missing]
                 self.index.insert(hashes[missing], slots[missing])
@@ -337,10 +341,10 @@ class Flows:
 
     def add(self, slots: Slots, counters: npt.NDArray[np.void]) -> npt.NDArray[np.uint16]:
         """Add counters to flows, each once; returns the TCP control bits that each had not shown before."""
-        if self._native is not None:
-            self._merge(slots, counters, LATER.keys() - MERGED)
-            return add_entries(self._native, self.store, slots, counters)
         store = self.store
+        if store.native is not None:
+            self._merge(slots, counters, LATER.keys() - MERGED)
+            return add_entries(store.native, store, slots, counters)
         packets, octets = np.ascontiguousarray(counters["packets"]), np.ascontiguousarray(counters["octets"])
         store.packet_total[slots] += packets
         store.octet_total[slots] += octets

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from flowtop.metering.key_index import Slots
 from flowtop.metering.store import U8, FlowStore
-from flowtop.native import library
 from flowtop.native.rates import close_tick
 
 BUCKET_NS = 950_000_000
@@ -70,7 +69,6 @@ class Rates:
         self._now_ns = 0
         self._tick_ns = self._least_ns
         self._started = False
-        self._native = library.loaded()
         self.bucket_number = 0
         """Number of the open bucket, for born_bucket of new flows."""
 
@@ -119,8 +117,8 @@ class Rates:
         self._tick_ns = max(now_ns - self._now_ns, self._least_ns)
         self._now_ns = max(now_ns, self._now_ns)
         peaks = self._tick_ns >= LEAST_PEAK_NS
-        if self._native is not None:
-            self._tick, unlisted = close_tick(self._native, store, self._tick, self.tick_s if peaks else 0)
+        if store.native is not None:
+            self._tick, unlisted = close_tick(store.native, store, self._tick, self.tick_s if peaks else 0)
             self._listed.append(unlisted)
             self._slide()
             return

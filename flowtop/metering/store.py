@@ -10,6 +10,8 @@ import numpy.typing as npt
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words
 from flowtop.model.record import CARRIED, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 from flowtop.model.reported import REPORTED_DTYPE, Reported, plain, rows_of, update, words_of
+from flowtop.native import library
+from flowtop.native.store import clear_items
 
 U8 = npt.NDArray[np.uint64]
 U4 = npt.NDArray[np.uint32]
@@ -45,7 +47,7 @@ class FlowStore:
     Fields of a new slot are zero, except those that Rates keeps per slot. Growing creates new arrays, so do not keep
     references to them. Each value that counters carry (model.record.CARRIED) has a field of the same name.
     `reported` (model.reported.REPORTED_DTYPE) exists once an exporter has reported such values; `collected`: flows come
-    from exporters; `before`: see conversation_words.
+    from exporters; `before`: see conversation_words; `native`: the library for passes over its fields; None: numpy.
 
     Attributes (units): *_ns on the capture's clock; *_reported: part of the total that was in Flow Records;
     reported_ns: time of the last record, or of the end for an ended flow; record_count: number of records; *_duplicate:
@@ -114,6 +116,7 @@ class FlowStore:
     born_bucket: npt.NDArray[np.int32]
 
     def __init__(self) -> None:
+        self.native = library.loaded()
         self.capacity = 0
         self.top = 0
         self.occupied_count = 0
@@ -174,9 +177,12 @@ class FlowStore:
         slots = np.concatenate((reused, np.arange(self.top, self.top + fresh)))
         self.top += fresh
         if len(reused):
-            for name in _FIELDS.keys() - _KEPT_ON_REUSE:
-                field: npt.NDArray[Any] = getattr(self, name)
-                field[reused] = np.zeros(1, field.dtype)
+            fields: list[npt.NDArray[Any]] = [getattr(self, name) for name in _FIELDS.keys() - _KEPT_ON_REUSE]
+            if self.native is not None:
+                clear_items(self.native, fields, reused)
+            else:
+                for field in fields:
+                    field[reused] = np.zeros(1, field.dtype)
             if self.reported is not None:
                 words_of(self.reported)[reused] = 0
         self.occupied[slots] = True

@@ -20,7 +20,6 @@ from flowtop.metering.store import U8, FlowStore
 from flowtop.model.kinds import IGNORED_KINDS, Direction, EndReason, Kind
 from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch, FlowRecords, Steps, joined
 from flowtop.model.reported import REPORTED, absent
-from flowtop.native import library
 from flowtop.native.sums import Sums, sum_entries
 
 
@@ -137,7 +136,6 @@ class FlowTable:
         self._overdue: Slots = np.empty(0, np.int64)
         self._open_tick = _TickSums()
         self._expired_ns = 0
-        self._native = library.loaded()
 
     @property
     def columns(self) -> TableColumns:
@@ -299,8 +297,8 @@ class FlowTable:
             once_octets[rows] -= repeats.octets
             duplicate_packets = int(repeats.packets[own].sum())
             duplicate_octets = int(repeats.octets[own].sum())
-        of_batch = (_sums(batch.keys, batch.counters, once_packets, once_octets) if self._native is None else
-                    sum_entries(self._native, batch.keys, batch.counters, once_packets, once_octets))
+        of_batch = (_sums(batch.keys, batch.counters, once_packets, once_octets) if store.native is None else
+                    sum_entries(store.native, batch.keys, batch.counters, once_packets, once_octets))
         self._open_tick = self._open_tick.plus(of_batch)
         self.totals = replace(
             old,
@@ -324,7 +322,7 @@ class FlowTable:
             slots = least_recent(self._store, surplus)
             records.append(self._flows.end(slots, EndReason.LACK_OF_RESOURCES, self.now_ns))
         self._expired_ns = self.now_ns
-        return joined(records) if records else no_records()
+        return (records[0] if len(records) == 1 else joined(records)) if records else no_records()
 
     def _give_up(self) -> None:
         """Limit the flows that ended in an open tick; what no page will show is counted as unlisted."""

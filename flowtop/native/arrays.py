@@ -16,8 +16,8 @@ def address(array: Array, itemsize: int, n: int) -> int:
     Raises ValueError: its items have another size, it has fewer than n, has gaps between them, or does not begin where
     its items may: then the library must not be called.
     """
-    found = array.ctypes.data
-    if array.itemsize != itemsize or len(array) < n or not array.flags.c_contiguous or found % min(itemsize, 8):
+    found, alignment = array.ctypes.data, min(itemsize & -itemsize, 8)
+    if array.itemsize != itemsize or len(array) < n or not array.flags.c_contiguous or found % alignment:
         raise ValueError(f"not {n} items of {itemsize} octets in one place: {array.dtype}, {array.shape}, {found % 8}")
     return found
 

@@ -51,7 +51,8 @@ def build(into: Path, folder: Path = FOLDER, *, sanitize: bool = False) -> Path:
              "-o", str(made), *(path.name for path in sources(folder) if path.suffix == ".c")],
             cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise NotBuiltError(f"{program} failed: {(done.stderr.strip().splitlines() or ['?'])[0]}")
+            lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            raise NotBuiltError(f"{program} failed: {next((line for line in lines if 'error' in line), lines[-1])}")
         made.chmod(0o644)
         with tempfile.NamedTemporaryFile(dir=into, prefix=LIBRARY, delete=False) as file:
             file.write(made.read_bytes())

@@ -19,7 +19,9 @@ VARIABLE = "FLOWTOP_NATIVE"
 _RESULTS = {
     "sources": ctypes.c_uint32, "layout": ctypes.c_char_p, "hash_keys": None, "find_keys": None,
     "place_entries": ctypes.c_int64, "find_or_insert_keys": ctypes.c_int64, "rewrite_entries": ctypes.c_int64,
-    "add_entries": ctypes.c_int64, "sum_entries": None, "close_tick": None}
+    "add_entries": ctypes.c_int64, "sum_entries": None, "close_tick": None,
+    "clear_items": ctypes.c_int64, "due_flows": None, "make_records": ctypes.c_int64,
+    "group_keys": ctypes.c_int64, "sum_groups": ctypes.c_int64}
 """What each function returns."""
 
 

@@ -12,6 +12,8 @@ from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets
 from flowtop.model.kinds import IGNORED_KINDS, Direction, TcpBits
 from flowtop.model.owners import latest_of_runs
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, SEGMENT_DTYPE, seen_bits
+from flowtop.native import library
+from flowtop.native.groups import group_keys, sum_groups
 
 _WORDS = FLOW_KEY_DTYPE.itemsize // 8
 _NOTED_BITS = np.uint16(TcpBits.FIN | TcpBits.SYN | TcpBits.RST)
@@ -64,7 +66,23 @@ def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None 
     if steps is not None:
         begins = _by_step(begins, steps[rows - start])
     firsts = rows[begins]
-    counters = np.zeros(len(begins), FLOW_COUNTERS_DTYPE)
+    counters, native = np.zeros(len(begins), FLOW_COUNTERS_DTYPE), library.loaded()
+    if native is None:
+        segments = _sum(counters, packets, rows, begins, start, end)
+    else:
+        segments = np.empty(len(rows), SEGMENT_DTYPE)
+        segments = segments[:sum_groups(native, packets, rows, begins, counters, segments)]
+    if owners is not None:
+        counters["owner"] = latest_of_runs(owners[rows], begins, np.append(begins[1:], len(rows)))
+    words = packets.keys.view(np.uint64).reshape(-1, _WORDS)
+    keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # taking from a structured array is 20 times slower
+    return Entries(keys, counters, None, segments, None if steps is None else steps[firsts - start])
+
+
+def _sum(counters: npt.NDArray[np.void], packets: Packets, rows: Integers, begins: Integers, start: int,
+         end: int) -> npt.NDArray[np.void]:
+    """Sum packets into the counters of their entries; returns their segments. native.groups does the same."""
+    firsts = rows[begins]
     counters["packets"] = np.diff(np.append(begins, len(rows)))
     counters["octets"] = np.add.reduceat(packets.octets[rows], begins)
     counters["first_ns"], counters["last_ns"] = _span(packets.time_ns[start:end], rows - start, begins)
@@ -78,12 +96,7 @@ def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None 
     fragments = packets.fragment[rows] != NO_FRAGMENT
     if fragments.any():
         counters["fragments"] = np.add.reduceat(fragments, begins, dtype=np.uint32)
-    if owners is not None:
-        counters["owner"] = latest_of_runs(owners[rows], begins, np.append(begins[1:], len(rows)))
-    segments = _segments(packets, rows, begins)
-    words = packets.keys.view(np.uint64).reshape(-1, _WORDS)
-    keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # taking from a structured array is 20 times slower
-    return Entries(keys, counters, None, segments, None if steps is None else steps[firsts - start])
+    return _segments(packets, rows, begins)
 
 
 def _by_step(begins: Integers, steps: Integers) -> Integers:
@@ -146,6 +159,10 @@ def _span(times: Integers, rows: Integers, begins: Integers) -> tuple[Integers, 
 
 def _by_flow(words: npt.NDArray[np.uint64]) -> tuple[Integers, Integers]:
     """Return an order that groups packets by flow, in the file's order within a flow, and each flow's start in it."""
+    native = library.loaded()
+    grouped = None if native is None else group_keys(native, words, _MULTIPLIERS)
+    if grouped is not None:
+        return grouped
     hashes = words[:, 0] * _MULTIPLIERS[0]
     for number in range(1, _WORDS):
         hashes += words[:, number] * _MULTIPLIERS[number]

@@ -16,18 +16,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowtop.capture.packets import entries as packet_entries
+from flowtop.capture.packets.internet import PARSED_IP, Packets
 from flowtop.cli.main import _compiled
-from flowtop.metering.flows import TableConfig
+from flowtop.metering.flows import TableConfig, report
 from flowtop.metering.key_index import KeyIndex, as_words
 from flowtop.metering.store import _FIELDS, FlowStore
 from flowtop.metering.table import FlowTable
-from flowtop.model.kinds import Direction, Kind
+from flowtop.model.kinds import Direction, EndReason, Kind
 from flowtop.model.owners import LISTED_BIT, PROCESS_BIT, latest
-from flowtop.model.record import CONVERSATION_BYTES, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FlowRecords
+from flowtop.model.record import CONVERSATION_BYTES, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.native import library
 from flowtop.native.arrays import address, compact
 from flowtop.native.build import NotBuiltError, build
 from flowtop.native.entries import add_entries
+from flowtop.native.records import make_records
+from flowtop.native.store import clear_items
 from tests.unit.factories import SECOND, START_NS, batch, counters, key
 
 
@@ -205,6 +209,84 @@ def test_owners_are_merged_as_numpy_merges_them(native: ctypes.CDLL) -> None:
     assert store.owner[slots].tolist() == latest(kept, new).tolist()
 
 
+def test_a_slot_that_is_used_again_has_nothing_of_the_flow_before(native: ctypes.CDLL) -> None:
+    def outcome() -> dict[str, list[bool]]:
+        store = FlowStore()
+        slots = store.allocate(9)
+        for name in _FIELDS:
+            getattr(store, name).view(np.uint8)[:] = 1
+        store.release(slots[2:6])
+        store.allocate(3)
+        return {name: getattr(store, name).view(np.uint8).reshape(store.capacity, -1)[:9].any(axis=1).tolist()
+                for name in _FIELDS}
+
+    fast, slow = in_both(native, outcome)
+    used = {name: values for name, values in fast.items() if name not in ("occupied", "bucket_listed")}
+    assert fast == slow
+    assert used == {name: [True] * 3 + [False] * 3 + [True] * 3 for name in used}
+
+
+@pytest.mark.parametrize("unix_offset_ns", [0, -7_000_000])
+def test_records_of_any_books_are_the_same(native: ctypes.CDLL, unix_offset_ns: int) -> None:
+    """Also before 1970, and of flows with octets but no packets."""
+    def outcome() -> Any:
+        rng, store = np.random.default_rng(8), FlowStore()
+        slots = store.allocate(1_000)
+        for name in ("packet_total", "octet_total", "packet_reported", "octet_reported", "packet_duplicate",
+                     "octet_duplicate", "duplicate", "record_count", "retransmitted", "retransmitted_reported"):
+            column = getattr(store, name)
+            column[slots] = rng.integers(0, 3, len(slots)) & (1 if column.dtype == np.bool_ else 3)
+        for name in ("first_ns", "last_ns", "syn_ns", "flow_id", "peer_name", "ttl", "owner", "rtt_us"):
+            getattr(store, name)[slots] = rng.integers(0, 10_000_000, len(slots)) & 0xFF if name == "ttl" else (
+                rng.integers(0, 10_000_000, len(slots)))
+        store.key_words[slots] = rng.integers(0, 1 << 63, store.key_words[slots].shape)
+        chosen = slots[::-3]
+        made = report(store, chosen, EndReason.FORCED_END, chosen + 5, unix_offset_ns)
+        return made.tobytes(), len(made), report(store, chosen, EndReason.FORCED_END, 9, 0).tobytes(), columns(store)
+
+    fast, slow = in_both(native, outcome)
+    assert fast == slow and fast[1] > 334
+
+
+# ---- packets of a file
+
+def packets_of(rng: np.random.Generator, n: int, *, ordered: bool) -> Packets:
+    """Packets with anything in them, of few flows."""
+    keys = np.repeat(key(), n)
+    keys["source_port"], keys["protocol"] = rng.integers(0, 9, n), rng.choice([1, 6], n)
+    times = rng.integers(0, 50, n) * SECOND // 8  # 0 is in 1970
+    macs = rng.integers(0, 256, (2, n, 6), np.uint8).view("V6")[:, :, 0]
+    return Packets(
+        keys=keys, outcome=np.where(rng.random(n) < 0.1, 1, PARSED_IP).astype(np.int8), lying=np.zeros(n, np.bool_),
+        octets=rng.integers(0, 70_000, n), frame_octets=np.zeros(n, np.int64),
+        time_ns=np.sort(times) if ordered else times, tcp_bits=rng.integers(0, 1 << 13, n).astype(np.uint16),
+        tos=rng.integers(0, 256, n).astype(np.uint8), ttl=rng.integers(0, 256, n).astype(np.uint8),
+        source_mac=macs[0], destination_mac=macs[1], fragment=rng.integers(0, 3, n).astype(np.uint8),
+        fragment_id=np.zeros(n, np.uint32), fragment_protocol=np.zeros(n, np.uint8),
+        sequence=rng.integers(0, 1 << 32, n, np.uint32), segment_octets=rng.integers(0, 3, n),
+        echo=rng.random(n) < 0.5)
+
+
+@pytest.mark.parametrize("one_hash", [False, True])
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("n", [1, 40, 5_000])
+def test_packets_become_the_same_entries(native: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, n: int, ordered: bool,
+                                         one_hash: bool) -> None:
+    if one_hash:
+        monkeypatch.setattr(packet_entries, "_MULTIPLIERS", np.zeros(7, np.uint64))
+    rng = np.random.default_rng(n)
+    packets, owners = packets_of(rng, n, ordered=ordered), rng.choice(np.array([0, 7, PROCESS_BIT | 9], np.uint64), n)
+    steps = np.sort(rng.integers(0, 3, n))
+
+    def outcome() -> Any:
+        return [None if part is None else part.tobytes() for entries in (
+            packet_entries.flow_entries(packets, 0, n), packet_entries.flow_entries(packets, n // 4, n, steps[n // 4:]),
+            packet_entries.flow_entries(packets, 0, n // 2, None, owners)) for part in entries]
+
+    fast, slow = in_both(native, outcome)
+    assert fast == slow
+
+
 # ---- what it may be given
 
 def test_the_structures_are_those_of_the_records(native: ctypes.CDLL) -> None:
@@ -237,11 +319,15 @@ def test_what_lies_crookedly_is_copied(native: ctypes.CDLL) -> None:
 
 @pytest.mark.parametrize("slot", [-1, 1024])
 def test_a_slot_that_is_none_changes_nothing(native: ctypes.CDLL, slot: int) -> None:
-    store = FlowStore()
-    before = columns(store)
+    store, slots = FlowStore(), np.array([0, slot])
+    store.packet_total[0] = 7
     with pytest.raises(IndexError):
-        add_entries(native, store, np.array([0, slot]), np.concatenate((counters(), counters())))
-    assert store.capacity == 1024 and columns(store) == before and not store.packet_total.any()
+        add_entries(native, store, slots, np.concatenate((counters(), counters())))
+    with pytest.raises(IndexError):
+        clear_items(native, [store.packet_total], slots)
+    with pytest.raises(IndexError):
+        make_records(native, store, slots, np.zeros(2, FLOW_RECORD_DTYPE), ["flow_id"], EndReason.IDLE_TIMEOUT, 5, 0)
+    assert store.capacity == 1024 and store.packet_total[0] == 7 and not store.record_count.any()
 
 
 # ---- which is used
