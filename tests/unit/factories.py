@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ UNIX_OFFSET_NS = 1_700_000_000 * SECOND
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 
 
+@functools.cache
 def packed(address: str) -> bytes:
     """An address as in a Flow Key: 16 bytes, IPv4 in the first 4."""
     return ipaddress.ip_address(address).packed.ljust(16, b"\0")

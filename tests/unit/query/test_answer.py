@@ -70,8 +70,8 @@ def in_order(table: Source, column: str, descending: bool) -> list[int]:
     ordered = sorted(by_id, key=lambda slot: keys[slot], reverse=descending)
     if descending:  # reverse=True keeps ties in their order of appearance
         assert ordered == sorted(by_id, key=lambda slot: keys[slot], reverse=True)
-    parents = [slot for slot in ordered if table.columns["kind"][slot] == Kind.PARENT]
-    ordered = [slot for slot in ordered if slot not in set(parents)] + parents
+    parent = (table.columns["kind"] == int(Kind.PARENT)).tolist()
+    ordered = [slot for slot in ordered if not parent[slot]] + [slot for slot in ordered if parent[slot]]
     return [int(table.columns["flow_id"][slot]) for slot in ordered]
 
 
