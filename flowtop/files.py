@@ -237,7 +237,8 @@ def _open_directory(path: Path) -> int:
     if _special or path.is_relative_to("/proc"):
         return os.open(path, _PATH_ONLY | os.O_DIRECTORY)
     steps, links = [*reversed(path.parts)], 0
-    directory = os.open(".", _PATH_ONLY | os.O_DIRECTORY)
+    # Not from where flowtop was started, if the path does not begin there: it may be no directory of this user.
+    directory = os.open("/" if path.is_absolute() else ".", _PATH_ONLY | os.O_DIRECTORY)
     try:
         while steps:
             name = steps.pop()

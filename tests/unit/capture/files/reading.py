@@ -77,7 +77,7 @@ class Read:
 
 
 def read(path: Path | str, config: FileConfig | None = None) -> Read:
-    """Read the file; each batch holds each key once."""
+    """Read the file; each batch, or step of one, holds each key once."""
     capture = FileCapture(config or FileConfig(str(path)))
     capture.open(lambda _: None)
     found = Read()
@@ -86,7 +86,9 @@ def read(path: Path | str, config: FileConfig | None = None) -> Read:
             capture.wait(1)
             batch = capture.drain()
             words = np.ascontiguousarray(batch.keys).view(np.uint64).reshape(-1, batch.keys.dtype.itemsize // 8)
-            assert len(np.unique(words, axis=0)) == len(words), "a key twice in one batch"
+            if batch.steps is not None:
+                words = np.column_stack((words, batch.steps.entry.astype(np.uint64)))
+            assert len(np.unique(words, axis=0)) == len(words), "a key twice in one step"
             found.batches.append(FlowBatch(batch.keys, batch.counters, batch.observations.copy(), batch.now_ns, 0,
                                            dict(batch.interfaces), batch.attached, batch.source))
             _add(found, batch)
