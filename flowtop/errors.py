@@ -62,6 +62,11 @@ def limit_hint(text: str) -> str:
     return next((hint for words, hint in _OF_LIMITS if words in text.lower()), "")
 
 
+def output_hint(problem: str) -> str:
+    """What to do about a file that cannot be written, for this reason."""
+    return limit_hint(problem) or "use a file in a directory this user can write to"
+
+
 def host_fault(what: str, error: BaseException) -> FlowtopError | None:
     """What this host lacks or refuses, in words; None if the error is not of the host.
 

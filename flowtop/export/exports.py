@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowtop.errors import EXIT_USAGE, FlowtopError, host_fault
+from flowtop.errors import EXIT_USAGE, FlowtopError, host_fault, output_hint
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
 from flowtop.files import user_directory
 from flowtop.model.kinds import Kind
@@ -316,8 +316,8 @@ def _unusable(url: str, error: OSError | RuntimeError) -> FlowtopError:
     fault = host_fault(f"cannot start export {url!r}", error)
     if fault is not None and not (isinstance(error, OSError) and error.errno in _OF_PATHS):
         return FlowtopError(fault.message, hint=fault.hint, exit_code=EXIT_USAGE)
-    return FlowtopError(f"cannot start export {url!r}: {getattr(error, 'strerror', None) or error}",
-                        hint="use a file in a directory this user can write to", exit_code=EXIT_USAGE)
+    problem = getattr(error, "strerror", None) or str(error)
+    return FlowtopError(f"cannot start export {url!r}: {problem}", hint=output_hint(problem), exit_code=EXIT_USAGE)
 
 
 def _special(file: Path) -> bool:

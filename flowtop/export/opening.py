@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.errors import EXIT_USAGE, FlowtopError, output_hint
 from flowtop.export.backlog import QueueBounds
 from flowtop.export.compression import check_compression
 from flowtop.export.context import Transport
@@ -153,8 +153,7 @@ def _check_writable(url: ExportUrl) -> tuple[int, int] | None:
             problem = error.strerror or str(error)
             problem = problem if isinstance(error, FileRefused) else problem.lower()
     if problem:
-        raise FlowtopError(f"cannot write {path}: {problem}", hint="use a file in a directory this user can write to",
-                           exit_code=EXIT_USAGE)
+        raise FlowtopError(f"cannot write {path}: {problem}", hint=output_hint(problem), exit_code=EXIT_USAGE)
     return owner
 
 

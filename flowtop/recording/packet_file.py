@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from flowtop import __version__
-from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.errors import EXIT_USAGE, FlowtopError, output_hint
 from flowtop.files import FILE_IN_USE, FileInUse, OutputFile, open_output, undo_output
 from flowtop.model.kinds import Direction
 from flowtop.model.packets import PacketBatch, PacketInterface
@@ -78,7 +78,7 @@ class PacketFile:
                                exit_code=EXIT_USAGE) from error
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise FlowtopError(f"cannot write {path}: {_reason(error)}", exit_code=EXIT_USAGE,
-                               hint="use a file in a directory this user can write to") from error
+                               hint=output_hint(_reason(error))) from error
 
     def _first_place(self) -> int:
         """Start offset of the data: standard output may be a file that is not empty."""
