@@ -273,41 +273,41 @@ class MainScreen(Screen[None]):
         self._source(query)
         return True
 
-    def ask(self) -> None:
-        """Ask for what is missing in view, if anything is."""
+    def ask(self) -> bool:
+        """Ask for what is missing in view, if anything is; returns whether that was sent."""
         self.questions.know(self.filter.names_for_filter())
-        if self._source is not None:
-            query = self.questions.next()
-            if query is not None:
-                self._source(query)
+        query = None if self._source is None else self.questions.next()
+        return query is not None and self.send(query)
 
     def changed(self) -> None:
         """Ask for what is missing in view, then paint: after a change of any choice."""
         if self._message and self._message_about != _list_of(self.questions):
             self._message = ""  # it is about another list
-        self.ask()
         page = self.page
-        self.paint(rows=self._source is None or page is None or _listed(page.query) == _list_of(self.questions))
+        # Another list that was just asked for is painted with its answer, a moment later.
+        awaited = self.ask() and page is not None and _listed(page.query) != _list_of(self.questions)
+        self.paint(rows=not awaited)
 
     def paint(self, *, rows: bool = True) -> None:
         """Paint what differs from what is on screen.
 
         Args:
-            rows: also the list itself; not while another list is on its way, which would be painted a moment later.
+            rows: also the list itself.
         """
-        page = self.page
-        if page is not None:
+        if self.page is not None:
             self._paint_header()
-            if not rows:
-                pass
-            elif page.matched:
-                arrangement = self.handoff.arrangement
-                columns = self.views.columns(page, self.list.rate_window, arrangement)
-                self.table.show(self.list.table_view(page, self.wording(), arrangement, columns))
-            else:
-                self.table.show_notice(empty_text(page))
+            if rows:
+                self._paint_rows(self.page)
             self.paint_status()
         self.filter.paint()
+
+    def _paint_rows(self, page: Page) -> None:
+        if not page.matched:
+            self.table.show_notice(empty_text(page))
+            return
+        arrangement = self.handoff.arrangement
+        columns = self.views.columns(page, self.list.rate_window, arrangement)
+        self.table.show(self.list.table_view(page, self.wording(), arrangement, columns))
 
     def paint_status(self) -> None:
         """Paint the bottom lines: always of the newest page."""
